@@ -1,0 +1,60 @@
+# `make help` lists the targets. Everything lives in this folder: the environment in .venv, the demo in demo/,
+# releases in releases/.
+SHELL := /bin/bash
+PYTHON ?= python3
+PORT ?= 3000
+# onnxruntime-gpu where a GPU answers, onnxruntime elsewhere; the two cannot be installed together
+EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+BIN := .venv/bin
+export BENTOML_DO_NOT_TRACK := True
+export ORT_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve test check test-slow bench lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: .venv/installed-$(EXTRA) ## make the environment (.venv)
+
+.venv/installed-%: pyproject.toml requirements-%.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-$*.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+demo/items.csv: | install
+	$(BIN)/vitrine demo-data demo
+
+releases/1/manifest.json: | install demo/items.csv
+	$(BIN)/vitrine train demo --releases releases --backbone convnet --weights none --epochs 30 --image-size 224 --learning-rate 0.003
+
+serve: install releases/1/manifest.json ## train the demo release if there is none, and serve it
+	@echo "serving on http://127.0.0.1:$(PORT); in another terminal: make ask"
+	$(BIN)/vitrine serve releases/1 --port $(PORT)
+
+ask: ## send a photo of the demo to the running service
+	@curl --silent --show-error --fail-with-body -F image=@demo/images/0004.jpg -F user_id=00007 -F k=3 http://127.0.0.1:$(PORT)/recommend | $(PYTHON) -m json.tool
+
+check: install ## ruff, mypy, import boundaries
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check ## the checks, then the tests
+	$(BIN)/pytest
+
+test-slow: install ## end to end: train, serve, attack, benchmark nothing
+	$(BIN)/pytest -m slow
+
+bench: install releases/1/manifest.json ## measure the request path
+	$(BIN)/python benchmarks/request.py releases/1
+
+lock: ## write the requirements files anew from pyproject.toml
+	$(BIN)/python -m pip install --quiet pip-tools
+	for extra in cpu gpu; do $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --extra $$extra --extra training --extra dev -o requirements-$$extra.txt pyproject.toml; done
+
+clean: ## remove the environment, the demo and its releases
+	rm -rf .venv demo releases

@@ -1,0 +1,69 @@
+"""What can go wrong, in one tree.
+
+    VitrineError
+    |- BadQuery              the question cannot be answered as asked
+    |  |- Malformed          the body is not what its content type says
+    |  |- UnsupportedMedia   not a picture that we read (JPEG, PNG, WebP, GIF)
+    |  |- UnreadablePicture  a picture, but truncated or corrupt
+    |  |- TooLarge           more bytes or pixels than the service accepts
+    |  `- NotFound           an item or user that this release does not hold
+    |- ReleaseError          a release that must not be served
+    |  |- ReleaseDamaged     files missing, extra or changed since it was sealed
+    |  |- ReleaseMismatch    parts that do not belong together
+    |  `- ReleaseTooNew      written by a later format version
+    `- CatalogueError        input that training cannot start from
+
+Only `service.problems` knows which HTTP status stands for which of them.
+"""
+
+
+class VitrineError(Exception):
+    """Base of every error that this project raises on purpose; its text is fit for the person who caused it."""
+
+
+class BadQuery(VitrineError):
+    """The question cannot be answered as asked. `field` names the part of it that is at fault."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Malformed(BadQuery):
+    """The body of the request is not what its content type says."""
+
+
+class UnsupportedMedia(BadQuery):
+    """The bytes are not a picture in a format that we read."""
+
+
+class UnreadablePicture(BadQuery):
+    """The bytes begin like a picture but cannot be decoded."""
+
+
+class TooLarge(BadQuery):
+    """More bytes or pixels than the service accepts."""
+
+
+class NotFound(BadQuery):
+    """The release holds no such item or user."""
+
+
+class ReleaseError(VitrineError):
+    """The release must not be served."""
+
+
+class ReleaseDamaged(ReleaseError):
+    """Files are missing, extra, or differ from their digests."""
+
+
+class ReleaseMismatch(ReleaseError):
+    """The parts of the release, or its answers, do not fit each other."""
+
+
+class ReleaseTooNew(ReleaseError):
+    """The release was written in a format version that this code does not know."""
+
+
+class CatalogueError(VitrineError):
+    """The catalogue folder is not something that training can start from."""

@@ -1,0 +1,127 @@
+"""The catalogue as a release holds it: ids, titles, attributes, and which items pass a filter."""
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from service.errors import BadQuery, NotFound
+
+POPULARITY, PICTURED = "_popularity", "_pictured"
+
+
+class Items:
+    """One row an item. `kinds`: filterable column -> number | boolean | category | tags."""
+
+    def __init__(self, table: pa.Table, kinds: Mapping[str, str]) -> None:
+        self._table = table.combine_chunks()
+        self.kinds = dict(kinds)
+        self.ids: list[str] = table["item_id"].to_pylist()
+        self._rows = {item_id: row for row, item_id in enumerate(self.ids)}
+        self.popularity = table[POPULARITY].to_numpy().astype(np.float32)
+        self.pictured = table[PICTURED].to_numpy(zero_copy_only=False)
+        # most popular first, equal ones in row order
+        self.by_popularity = np.argsort(-self.popularity, kind="stable")
+        self.describe = lru_cache(maxsize=65_536)(self._describe)
+        self._mask = lru_cache(maxsize=256)(self._compute_mask)
+
+    @classmethod
+    def open(cls, path: Path, kinds: Mapping[str, str]) -> "Items":
+        """Open items.parquet of a release."""
+        return cls(pq.read_table(path), kinds)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def row(self, item_id: str) -> int:
+        """The row of an item. Raises NotFound."""
+        if (row := self._rows.get(item_id)) is None:
+            raise NotFound(f"this release holds no item {item_id!r}", field="item_id")
+        return row
+
+    def find(self, item_id: str) -> int | None:
+        """The row of an item, or None."""
+        return self._rows.get(item_id)
+
+    def _describe(self, row: int) -> dict[str, Any]:
+        values = {name: self._table[name][row].as_py() for name in ("item_id", "title", "category")}
+        attributes = {name: self._table[name][row].as_py() for name in self.kinds if name != "category"}
+        return {**values, "attributes": attributes}
+
+    def categories(self, row: int) -> list[str]:
+        """The categories of one item: none, one or several."""
+        value = self.describe(row)["category"]
+        return value if isinstance(value, list) else [value] if value is not None else []
+
+    def mask(self, filter: Mapping[str, Any] | None) -> np.ndarray | None:
+        """Which items pass: (items,) bool, or None where no filter is given. All conditions must hold.
+
+        A list means any of, an object {"min", "max"} a range (ends included), a single value equality.
+        Raises BadQuery."""
+        if not filter:
+            return None
+        return self._mask(json.dumps(filter, sort_keys=True))
+
+    def _compute_mask(self, filter_json: str) -> np.ndarray:
+        passing = np.ones(len(self), dtype=bool)
+        for column, condition in json.loads(filter_json).items():
+            if column not in self.kinds:
+                known = ", ".join(f"{name} ({kind})" for name, kind in sorted(self.kinds.items()))
+                raise BadQuery(f"filter: no column {column!r}; there are {known}", field="filter")
+            passing &= self._condition(column, condition)
+        passing.flags.writeable = False
+        return passing
+
+    def _condition(self, column: str, condition: Any) -> np.ndarray:
+        values, kind = self._table[column], self.kinds[column]
+        if isinstance(condition, dict):
+            return self._range(column, condition)
+        wanted = condition if isinstance(condition, list) else [condition]
+        expected: tuple[type, ...] = {"number": (int, float), "boolean": (bool,)}.get(kind, (str,))
+        for value in wanted:
+            if not isinstance(value, expected) or (kind == "number" and isinstance(value, bool)):
+                names = " or ".join(t.__name__ for t in expected)
+                raise BadQuery(f"filter: {column} is a {kind}; expected {names}, got {value!r}", field="filter")
+        if kind == "tags":
+            lists = values.combine_chunks()
+            inside = pc.is_in(lists.flatten(), value_set=pa.array(wanted, pa.string())).to_numpy(zero_copy_only=False)
+            passing = np.zeros(len(self), dtype=bool)
+            passing[lists.value_parent_indices().to_numpy()[inside]] = True
+            return passing
+        matches = pc.is_in(values, value_set=pa.array(wanted, values.type))
+        return np.asarray(matches.combine_chunks().to_numpy(zero_copy_only=False), dtype=bool)
+
+    def _range(self, column: str, condition: Mapping[str, Any]) -> np.ndarray:
+        bounds_ok = condition and set(condition) <= {"min", "max"}
+        numbers_ok = all(isinstance(v, int | float) and not isinstance(v, bool) for v in condition.values())
+        if self.kinds[column] != "number" or not bounds_ok or not numbers_ok:
+            raise BadQuery(
+                f'filter: a range is {{"min": number, "max": number}} on a column of numbers; '
+                f"{column} is a {self.kinds[column]} and the range is {dict(condition)!r}",
+                field="filter",
+            )
+        values = self._table[column].to_numpy()
+        with np.errstate(invalid="ignore"):
+            return (values >= condition.get("min", -np.inf)) & (values <= condition.get("max", np.inf))
+
+
+class Thumbnails:
+    """Small JPEGs of the items, one after another in one memory-mapped file."""
+
+    def __init__(self, path: Path, offsets: np.ndarray) -> None:
+        """offsets: (items + 1,) int64; an item without a picture has length 0."""
+        self._bytes = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
+        self._offsets = offsets
+
+    def jpeg(self, row: int) -> bytes:
+        """The picture of one item. Raises NotFound where there is none."""
+        start, end = int(self._offsets[row]), int(self._offsets[row + 1])
+        if start == end:
+            raise NotFound("this item has no picture", field="item_id")
+        return self._bytes[start:end].tobytes()

@@ -1,0 +1,267 @@
+"""The whole request: a photo, a shopper, or both -> ranked items with their reasons."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from service import images
+from service.encoder import Encoder
+from service.errors import BadQuery, ReleaseMismatch
+from service.queries import Event, Query, SimilarQuery
+from service.ranker import DEFAULT_USER_KEY, Shopper, diversify, event_weights, hash_user, key_check
+from service.release import Release
+from service.terms import Sources, because, blend, term_values
+
+POOL = 200  # candidates from each source, before they are ranked
+VOTERS = 10  # neighbours that vote on the category of a picture
+GOLDEN_COSINE, GOLDEN_OVERLAP = 0.999, 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One recommended item. The terms add up to the score."""
+
+    item_id: str
+    score: float
+    terms: dict[str, float]
+    because: list[str]
+    title: str
+    category: Any
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """An answer. `tier` names what it rests on; `query` says what the picture seems to be, where there is one."""
+
+    release: str
+    tier: str
+    items: list[Item]
+    query: dict[str, Any] | None
+
+
+class Recommender:
+    """Answers queries from one release."""
+
+    def __init__(
+        self, release: Release, *, encoder: Encoder | None = None, user_key: str = DEFAULT_USER_KEY,
+        max_pixels: int = images.MAX_PIXELS, observe: Callable[[str, float], None] = lambda stage, seconds: None,
+    ) -> None:  # fmt: skip
+        """encoder: default: the release's own in onnxruntime; observe: called with each stage's name and seconds.
+
+        Raises ReleaseMismatch where `user_key` is not the one that the release was made with."""
+        self.release = release
+        self._sources = Sources(release.index, release.ranker, release.items.popularity)
+        self.encoder = encoder or (Encoder(release.encoder_path) if release.encoder_path else None)
+        self.max_pixels = max_pixels
+        self._observe = observe
+        self.user_key = user_key
+        ranker = release.manifest.ranker
+        if ranker and ranker["user_key"] != key_check(user_key):
+            raise ReleaseMismatch(
+                "the release's user ids were hashed with another key, so every shopper would be unknown; "
+                "set VITRINE_USER_KEY to the key that it was trained with"
+            )
+
+    def recommend(self, queries: Sequence[Query]) -> list[Recommendation]:
+        """Answer each query, in order."""
+        vectors = self._look(queries)
+        shoppers = [self._know(query) for query in queries]
+        return [self._answer(*asked) for asked in zip(queries, vectors, shoppers, strict=True)]
+
+    def similar(self, queries: Sequence[SimilarQuery]) -> list[Recommendation]:
+        """Items that look like a picture or an item, nearest first."""
+        vectors = self._look(queries)
+        return [self._lookalikes(query, vector) for query, vector in zip(queries, vectors, strict=True)]
+
+    def embed(self, pictures: Sequence[bytes], *, boxes: Sequence[images.Box | None] | None = None) -> np.ndarray:
+        """Pictures -> (n, dim) float32 unit vectors."""
+        return self._encode(pictures, boxes or [None] * len(pictures))
+
+    def score(self, user_id: str, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Factor scores and final scores of items for a shopper without a photo: (n,), (n,).
+
+        For a shopper who is not known the factor scores are NaN, and the final ones are those of tier `popular`."""
+        shopper = self._know(Query(user_id=user_id))
+        values = term_values(self._sources, np.asarray(rows, dtype=np.int64), None, shopper)
+        _, parts = blend(values, self.release.blend.tiers["taste" if shopper else "popular"])
+        return values.get("factor", np.full(len(rows), np.nan)), parts.sum(axis=1)
+
+    def prove(self) -> None:
+        """Send the golden cases through the whole chain. Raises ReleaseMismatch where the answers are others."""
+        golden, folder = self.release.golden, self.release.path / "golden"
+        pictures = [(folder / case.picture).read_bytes() if case.picture else None for case in golden.cases]
+        sent = [picture for picture in pictures if picture is not None]
+        if sent:
+            cosines = np.einsum("nd,nd->n", self.embed(sent), golden.vectors)
+            if cosines.min() < GOLDEN_COSINE:
+                raise ReleaseMismatch(
+                    f"golden picture {int(cosines.argmin())}: cosine {cosines.min():.5f} with its recorded vector, "
+                    f"at least {GOLDEN_COSINE} expected; the encoder or the preprocessing is not the release's"
+                )
+        for picture, case in zip(pictures, golden.cases, strict=True):
+            query = Query(image=picture, events=tuple(Event(item) for item in case.events), k=len(case.items) or 1)
+            answer = [item.item_id for item in self.recommend([query])[0].items]
+            overlap = len(set(answer) & set(case.items)) / max(1, len(case.items))
+            if overlap < GOLDEN_OVERLAP:
+                raise ReleaseMismatch(
+                    f"golden case {case.picture or case.events}: {overlap:.2f} of the recorded items came back, "
+                    f"at least {GOLDEN_OVERLAP} expected"
+                )
+
+    def _look(self, queries: Sequence[Query] | Sequence[SimilarQuery]) -> list[np.ndarray | None]:
+        """The vector of each query's picture, or None."""
+        asked = [query for query in queries if query.image is not None]
+        pictures = [query.image for query in asked if query.image is not None]
+        vectors = iter(self._encode(pictures, [query.box for query in asked]) if asked else ())
+        return [next(vectors) if query.image is not None else None for query in queries]
+
+    def _encode(self, pictures: Sequence[bytes], boxes: Sequence[images.Box | None]) -> np.ndarray:
+        if self.encoder is None:
+            raise BadQuery("this release was made from a catalogue without pictures: it cannot look", field="image")
+        with self._timed("decode"):
+            pixels = np.stack([
+                images.decode(picture, box=box, max_pixels=self.max_pixels)
+                for picture, box in zip(pictures, boxes, strict=True)
+            ])  # fmt: skip
+        with self._timed("encode"):
+            return self.encoder.encode(pixels)
+
+    def _know(self, query: Query) -> Shopper | None:
+        """What is known of the shopper: from training, from the events of the query, from both, or nothing."""
+        ranker, items = self.release.ranker, self.release.items
+        row = None
+        if ranker is not None and query.user_id is not None:
+            row = ranker.user_row(hash_user(query.user_id, self.user_key))
+        known = [(items.find(event.item_id), event.event) for event in query.events]
+        events = [(item, name) for item, name in known if item is not None]
+        if not events:
+            return ranker.shopper(row) if ranker is not None and row is not None else None
+        rows = np.array([item for item, _ in events], dtype=np.int64)
+        weights = event_weights([name for _, name in events])
+        if ranker is None:
+            return Shopper(np.empty(0, np.float32), rows[weights > 0], rows)
+        return ranker.shopper_with_events(row, rows, weights)
+
+    def _answer(self, query: Query, vector: np.ndarray | None, shopper: Shopper | None) -> Recommendation:
+        tier = ("ranked" if shopper else "visual") if vector is not None else ("taste" if shopper else "popular")
+        allowed = self.release.items.mask(query.filter)
+        if shopper is not None and query.exclude_seen:
+            allowed = np.ones(len(self.release.items), bool) if allowed is None else allowed.copy()
+            allowed[shopper.seen] = False
+        with self._timed("search"):
+            rows = self._candidates(query.k, vector, shopper, allowed)
+        with self._timed("rank"):
+            items = self._rank(query, tier, rows, vector, shopper)
+        return Recommendation(self.release.number, tier, items, self._describe(vector))
+
+    def _candidates(
+        self, k: int, vector: np.ndarray | None, shopper: Shopper | None, allowed: np.ndarray | None
+    ) -> np.ndarray:
+        """Rows worth ranking: the picture's neighbours, the shopper's taste, and what is popular if they are few."""
+        pool = max(POOL, 2 * k)
+        found = []
+        if vector is not None:
+            found.append(self._nearest(vector, pool, allowed))
+        if shopper is not None and self.release.ranker is not None:
+            found.append(self.release.ranker.top(shopper, k=pool, allowed=allowed))
+        if shopper is not None and vector is None and self.release.index is not None:
+            recent = self.release.index.vectors(shopper.history[-5:])
+            found += [self._nearest(own, pool // 5, allowed) for own in recent if not np.isnan(own[0])]
+        rows = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+        if len(rows) < k:
+            popular = self.release.items.by_popularity
+            rows = np.union1d(rows, (popular if allowed is None else popular[allowed[popular]])[:pool])
+        return rows
+
+    def _nearest(self, vector: np.ndarray, k: int, allowed: np.ndarray | None) -> np.ndarray:
+        assert self.release.index is not None
+        rows, _ = self.release.index.search(vector[None], k=k, allowed=allowed)
+        return rows[0][rows[0] >= 0]
+
+    def _rank(
+        self, query: Query, tier: str, rows: np.ndarray, vector: np.ndarray | None, shopper: Shopper | None
+    ) -> list[Item]:
+        values = term_values(self._sources, rows, vector, shopper)
+        names, parts = blend(values, self.release.blend.tiers[tier])
+        scores = parts.sum(axis=1)
+        order = np.lexsort((rows, -scores))
+        if query.diversity > 0 and len(order):
+            order = order[: max(POOL, 2 * query.k)]
+            vectors = self._vectors_for_diversity(rows[order])
+            order = order[diversify(scores[order], vectors, k=query.k, diversity=query.diversity)]
+        order = order[: query.k]
+        reasons = because(self._sources, rows[order], shopper)
+        return [
+            Item(
+                score=float(scores[at]),
+                terms={name: float(part) for name, part in zip(names, parts[at], strict=True)},
+                because=[self.release.items.ids[row] for row in past],
+                **self.release.items.describe(int(rows[at])),
+            )
+            for at, past in zip(order, reasons, strict=True)
+        ]
+
+    def _vectors_for_diversity(self, rows: np.ndarray) -> np.ndarray:
+        """Unit vectors by which two items are alike: of their pictures, else of their factors."""
+        if self.release.index is not None:
+            return np.nan_to_num(self.release.index.vectors(rows))
+        if self.release.ranker is None:
+            return np.zeros((len(rows), 1), np.float32)
+        factors = np.asarray(self.release.ranker.item_factors[rows])
+        unit: np.ndarray = factors / np.maximum(np.linalg.norm(factors, axis=1, keepdims=True), 1e-9)
+        return unit
+
+    def _lookalikes(self, query: SimilarQuery, vector: np.ndarray | None) -> Recommendation:
+        items, index = self.release.items, self.release.index
+        allowed = items.mask(query.filter)
+        if index is None:
+            raise BadQuery("this release was made from a catalogue without pictures: nothing looks alike")
+        described = self._describe(vector)
+        if vector is None:
+            row = items.row(query.item_id or "")
+            vector = index.vectors(np.array([row]))[0]
+            if np.isnan(vector[0]):
+                raise BadQuery(f"item {query.item_id!r} has no picture to compare", field="item_id")
+            allowed = np.ones(len(items), bool) if allowed is None else allowed.copy()
+            allowed[row] = False
+        with self._timed("search"):
+            rows, cosines = index.search(vector[None], k=query.k, allowed=allowed)
+        found = [
+            Item(score=float(cosine), terms={"likeness": float(cosine)}, because=[], **items.describe(int(row)))
+            for row, cosine in zip(rows[0], cosines[0], strict=True)
+            if row >= 0
+        ]
+        return Recommendation(self.release.number, "visual", found, described)
+
+    def _describe(self, vector: np.ndarray | None) -> dict[str, Any] | None:
+        """What a picture seems to be: the category that its neighbours vote for, and whether it belongs here at all."""
+        if vector is None or self.release.index is None or self.release.manifest.index is None:
+            return None
+        rows, cosines = self.release.index.search(vector[None], k=VOTERS)
+        votes: dict[str, float] = {}
+        total = 0.0
+        for row, cosine in zip(rows[0], cosines[0], strict=True):
+            if row < 0:
+                continue
+            weight = max(float(cosine), 0.0)
+            total += weight
+            for category in self.release.items.categories(int(row))[:1]:
+                votes[category] = votes.get(category, 0.0) + weight
+        threshold = self.release.manifest.index["in_catalogue_at"]
+        best = max(votes, key=lambda name: (votes[name], name)) if votes else None
+        return {
+            "category": best,
+            "confidence": votes[best] / total if best is not None and total else 0.0,
+            "in_catalogue": bool(np.nanmax(cosines[0]) >= threshold),
+        }
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._observe(stage, time.perf_counter() - started)

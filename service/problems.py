@@ -1,0 +1,141 @@
+"""One thin ASGI layer around everything: bodies have a limit, and every error is application/problem+json (RFC 9457).
+
+{"type": "about:blank", "title": "Content Too Large", "status": 413, "detail": "...", "field": "image"}
+"""
+
+import json
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import BadQuery, Malformed, NotFound, TooLarge, UnreadablePicture, UnsupportedMedia
+
+logger = logging.getLogger("vitrine")
+
+# the most specific class first
+STATUS = {
+    Malformed: HTTPStatus.BAD_REQUEST,
+    UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    UnreadablePicture: HTTPStatus.UNPROCESSABLE_ENTITY,
+    TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    NotFound: HTTPStatus.NOT_FOUND,
+    BadQuery: HTTPStatus.UNPROCESSABLE_ENTITY,
+}
+PROBLEM = "application/problem+json"
+
+
+def problem(status: int, detail: str, *, field: str | None = None) -> Response:
+    """A response that says what went wrong."""
+    body: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
+    body["detail"] = detail
+    if field is not None:
+        body["field"] = field
+    headers = {"Retry-After": "1"} if status in (429, 503) else None
+    return Response(json.dumps(body), status_code=status, media_type=PROBLEM, headers=headers)
+
+
+def problem_of(error: BadQuery) -> Response:
+    """The response for an error of ours."""
+    status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
+    return problem(status, str(error), field=error.field)
+
+
+class ProblemLayer:
+    """ASGI middleware. Whatever the app answers with status 400 or more leaves as problem+json."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self.app = app
+        self.max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send, self.max_body_bytes)
+        if (refusal := exchange.refuse_declared_length()) is not None:
+            await refusal(scope, receive, send)
+            return
+        try:
+            await self.app(scope, exchange.receive, exchange.send)
+        except TooLarge as error:
+            await exchange.fail(problem_of(error))
+        except Exception:
+            logger.exception("unexpected error on %s", scope["path"])
+            await exchange.fail(problem(500, "an unexpected error; the log has it"))
+
+
+class _Exchange:
+    """One request and its response, as they pass through the layer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        self._scope, self._receive, self._send, self._limit = scope, receive, send, limit
+        self._received = 0
+        self._held: Message | None = None  # the start of an error response, until its body is known
+        self._body = b""
+        self._started = False
+
+    def refuse_declared_length(self) -> Response | None:
+        """413 where the header already says that the body is too long."""
+        declared = dict(self._scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self._limit:
+            return problem_of(self._too_large(int(declared)))
+        return None
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._received += len(message.get("body", b""))
+            if self._received > self._limit:
+                raise self._too_large(self._received)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] >= 400 and not _is_problem(message):
+            self._held = message
+            return
+        if self._held is None:
+            self._started = True
+            await self._send(message)
+            return
+        self._body += message.get("body", b"")
+        if not message.get("more_body", False):
+            status = self._held["status"]
+            if self._received > self._limit:
+                await self.fail(problem_of(self._too_large(self._received)))
+            else:
+                await self.fail(problem(status, _detail(self._body, status, self._scope)))
+
+    async def fail(self, response: Response) -> None:
+        """Answer with a problem, if nothing was answered yet."""
+        if not self._started:
+            self._started, self._held = True, None
+            await response(self._scope, self._receive, self._send)
+
+    def _too_large(self, length: int) -> TooLarge:
+        return TooLarge(f"the body has {length} bytes or more; at most {self._limit} are accepted")
+
+
+def _is_problem(message: Message) -> bool:
+    return any(
+        name.lower() == b"content-type" and value.startswith(PROBLEM.encode()) for name, value in message["headers"]
+    )
+
+
+def _detail(body: bytes, status: int, scope: Scope) -> str:
+    """What a framework's own error body says, in a sentence."""
+    if status == 404:
+        return f"no route {scope['method']} {scope['path']}; GET /docs.json lists them"
+    if status == 405:
+        return f"{scope['path']} does not take {scope['method']}; GET /docs.json lists the routes"
+    if status == 429:
+        return "too many requests under way; try again in a moment"
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return body.decode(errors="replace").strip() or HTTPStatus(status).phrase
+    if isinstance(said, list) and said:
+        said = said[0]
+    return str(said.get("error", said)) if isinstance(said, dict) else str(said)

@@ -1,0 +1,153 @@
+"""What is asked: plain values with their checks, the same for every protocol."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.errors import BadQuery
+from service.images import Box, check_box
+
+MAX_K = 100
+MAX_EVENTS = 1000
+MAX_ID = 512
+EVENTS = ("view", "like", "cart", "purchase", "dismiss")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that a shopper did."""
+
+    item_id: str
+    event: str = "view"
+    timestamp: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question for recommendations. A picture, a shopper, events, any of them or none."""
+
+    image: bytes | None = None
+    user_id: str | None = None
+    events: tuple[Event, ...] = ()
+    k: int = 10
+    filter: Mapping[str, Any] = field(default_factory=dict)
+    exclude_seen: bool = True
+    diversity: float = 0.0
+    box: Box | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarQuery:
+    """What looks like this picture, or like this item?"""
+
+    image: bytes | None = None
+    item_id: str | None = None
+    k: int = 10
+    filter: Mapping[str, Any] = field(default_factory=dict)
+    box: Box | None = None
+
+
+def parse_query(values: Mapping[str, Any], *, image: bytes | None = None) -> Query:
+    """Check the fields of a request for recommendations. Absent and null mean the default. Raises BadQuery."""
+    values = _known(values, ("user_id", "events", "k", "filter", "exclude_seen", "diversity", "box"))
+    box = check_box(values["box"]) if "box" in values else None
+    if box and image is None:
+        raise BadQuery("box cuts a picture, and no image was sent", field="box")
+    return Query(
+        image=image,
+        user_id=check_id(values["user_id"], "user_id") if "user_id" in values else None,
+        events=_events(values.get("events", [])),
+        k=_k(values.get("k", 10)),
+        filter=_filter(values.get("filter", {})),
+        exclude_seen=_boolean(values.get("exclude_seen", True), "exclude_seen"),
+        diversity=_fraction(values.get("diversity", 0.0), "diversity"),
+        box=box,
+    )
+
+
+def parse_similar(values: Mapping[str, Any], *, image: bytes | None = None) -> SimilarQuery:
+    """Check the fields of a request for similar items: an image or an item_id, not both. Raises BadQuery."""
+    values = _known(values, ("item_id", "k", "filter", "box"))
+    if (image is None) == ("item_id" not in values):
+        raise BadQuery("expected either an image or an item_id", field="image" if image is None else "item_id")
+    return SimilarQuery(
+        image=image,
+        item_id=check_id(values["item_id"], "item_id") if "item_id" in values else None,
+        k=_k(values.get("k", 10)),
+        filter=_filter(values.get("filter", {})),
+        box=check_box(values["box"]) if "box" in values else None,
+    )
+
+
+def check_id(value: Any, name: str) -> str:
+    """Ids are strings, also when they are all digits; a bare whole number is taken as its digits."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise BadQuery(f"{name} must be a string; got {value!r}", field=name)
+    if not value.strip() or len(value) > MAX_ID:
+        raise BadQuery(f"{name} must have 1 to {MAX_ID} characters; got {len(value)}", field=name)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadQuery(f"{name} is not valid text: {error.reason}", field=name) from error
+    return value
+
+
+def _known(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    if unknown := sorted(set(values) - set(names)):
+        raise BadQuery(f"unknown field {', '.join(map(repr, unknown))}; there are {', '.join(names)}", field=unknown[0])
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _k(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_K:
+        raise BadQuery(f"k must be a whole number from 1 to {MAX_K}; got {value!r}", field="k")
+    return value
+
+
+def _boolean(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise BadQuery(f"{name} must be true or false; got {value!r}", field=name)
+    return value
+
+
+def _fraction(value: Any, name: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise BadQuery(f"{name} must be a number from 0 to 1; got {value!r}", field=name)
+    return float(value)
+
+
+def _filter(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise BadQuery(f'filter must be an object, as {{"category": ["dress"]}}; got {value!r}', field="filter")
+    return value
+
+
+def _events(value: Any) -> tuple[Event, ...]:
+    if not isinstance(value, list | tuple):
+        raise BadQuery(f"events must be a list of objects; got {value!r}", field="events")
+    if len(value) > MAX_EVENTS:
+        raise BadQuery(f"at most {MAX_EVENTS} events are read; got {len(value)}: send the latest", field="events")
+    parsed = [_event(event, position) for position, event in enumerate(value)]
+    # oldest first; events without a time stay where they are said, after those with one
+    return tuple(sorted(parsed, key=lambda e: math.inf if e.timestamp is None else e.timestamp))
+
+
+def _event(value: Any, position: int) -> Event:
+    name = f"events[{position}]"
+    if not isinstance(value, Mapping) or "item_id" not in value:
+        raise BadQuery(f"{name} must be an object with an item_id; got {value!r}", field="events")
+    if unknown := sorted(set(value) - {"item_id", "event", "timestamp"}):
+        raise BadQuery(f"{name}: unknown field {unknown[0]!r}; there are item_id, event, timestamp", field="events")
+    event = value.get("event") or "view"
+    if event not in EVENTS:
+        raise BadQuery(f"{name}: event must be one of {', '.join(EVENTS)}; got {event!r}", field="events")
+    timestamp = value.get("timestamp")
+    finite = timestamp is None or (
+        isinstance(timestamp, int | float) and not isinstance(timestamp, bool) and math.isfinite(timestamp)
+    )
+    if not finite:
+        raise BadQuery(f"{name}: timestamp must be seconds since 1970; got {timestamp!r}", field="events")
+    return Event(check_id(value["item_id"], f"{name}.item_id"), event, timestamp)

@@ -1,0 +1,199 @@
+"""A release: one immutable folder that holds everything that answers, and says what it holds.
+
+    manifest.json   encoder.onnx   items.parquet   vectors.npy   index.faiss   thumbnails.bin   thumbnails.npy
+    ranker/ (item_factors, user_factors, gramian, history_indptr, history_items .npy, users.parquet,
+             objective.json, blend.json)   features.json   golden/   report/
+
+Encoder, vectors and index are absent for a catalogue without pictures, the arrays of ranker/ for one without
+interactions.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service.errors import ReleaseDamaged, ReleaseMismatch, ReleaseTooNew
+from service.index import Index
+from service.items import Items, Thumbnails
+from service.ranker import Blend, Ranker
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What manifest.json says. Every file of the release but itself is listed in `files`."""
+
+    release: int
+    created: str
+    preprocessing: dict[str, Any]
+    rows: dict[str, int]
+    data: dict[str, Any]
+    training: dict[str, Any]
+    code: dict[str, str]
+    encoder: dict[str, Any] | None = None
+    index: dict[str, Any] | None = None
+    ranker: dict[str, Any] | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    format: int = FORMAT_VERSION
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Read and check manifest.json. Raises ReleaseDamaged, ReleaseTooNew."""
+        path = folder / MANIFEST
+        try:
+            values = json.loads(path.read_text())
+            version = values["format"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ReleaseDamaged(f"{folder} is not a release: {MANIFEST} cannot be read ({error})") from error
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise ReleaseTooNew(
+                f"{folder} has format version {version}; this code reads up to {FORMAT_VERSION}: upgrade vitrine"
+            )
+        try:
+            return cls(**{f.name: values[f.name] for f in fields(cls)})
+        except KeyError as error:
+            raise ReleaseDamaged(f"{path} lacks {error}") from error
+
+    def write(self, folder: Path) -> None:
+        """Write manifest.json aside, then rename."""
+        aside = folder / (MANIFEST + ".part")
+        aside.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+        aside.replace(folder / MANIFEST)
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenCase:
+    """A query and what it must give. picture: file name in golden/, or None; events: item ids, oldest first."""
+
+    picture: str | None
+    events: list[str]
+    items: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """cases, and the vectors of those with a picture: (pictures, dim) float32."""
+
+    cases: list[GoldenCase]
+    vectors: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """An opened release: verified, its parts memory-mapped. `encoder_path`, `index`, `ranker` may be None."""
+
+    path: Path
+    manifest: Manifest
+    items: Items
+    thumbnails: Thumbnails
+    blend: Blend
+    golden: Golden
+    encoder_path: Path | None
+    index: Index | None
+    ranker: Ranker | None
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Release":
+        """Verify and open. Raises ReleaseDamaged, ReleaseMismatch, ReleaseTooNew."""
+        path = Path(path)
+        manifest = Manifest.read(path)
+        verify(path, manifest)
+        try:
+            return cls._open_parts(path, manifest)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ReleaseDamaged(f"{path}: a part cannot be opened ({error}); make a new release") from error
+
+    @classmethod
+    def _open_parts(cls, path: Path, manifest: Manifest) -> "Release":
+        features = json.loads((path / "features.json").read_text())
+        items = Items.open(path / "items.parquet", features["items"])
+        thumbnails = Thumbnails(path / "thumbnails.bin", np.load(path / "thumbnails.npy", allow_pickle=False))
+        blend = Blend.open(path / "ranker" / "blend.json")
+        encoder_path, index, ranker = None, None, None
+        if manifest.encoder is not None:
+            encoder_path = path / "encoder.onnx"
+            vectors = np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False)
+            index = Index.open(path / "index.faiss", vectors, np.flatnonzero(items.pictured))
+        if manifest.ranker is not None:
+            ranker = Ranker.open(path / "ranker")
+        release = cls(path, manifest, items, thumbnails, blend, _golden(path), encoder_path, index, ranker)
+        release._require_fit()
+        return release
+
+    def _require_fit(self) -> None:
+        """Dimensions, row counts and fingerprints of the parts against each other and the manifest."""
+        manifest, n = self.manifest, len(self.items)
+        facts: list[tuple[str, Any, str, Any]] = [("items.parquet rows", n, "manifest", manifest.rows["items"])]
+        if manifest.encoder is not None and manifest.index is not None and self.index is not None:
+            own = manifest.files["encoder.onnx"]["sha256"]
+            facts += [
+                ("encoder.onnx sha256", own, "manifest's fingerprint", manifest.encoder["fingerprint"]),
+                ("index fingerprint", manifest.index["fingerprint"], "encoder fingerprint", own),
+                ("vectors.npy", self.index.shape, "items x encoder dim", (n, manifest.encoder["dim"])),
+                ("index size", self.index.sealed_size, "pictured items", len(self.index)),
+                ("index dim", self.index.sealed_dim, "encoder dim", manifest.encoder["dim"]),
+            ]
+        if self.ranker is not None:
+            users, factors = self.ranker.user_factors.shape
+            facts += [
+                ("item_factors", self.ranker.item_factors.shape, "items x factors", (n, factors)),
+                ("user_factors rows", users, "users", self.ranker.users),
+                ("gramian", self.ranker.gramian.shape, "factors x factors", (factors, factors)),
+            ]
+        wrong = [
+            f"{name} is {found}, {other} is {expected}" for name, found, other, expected in facts if found != expected
+        ]
+        if wrong:
+            raise ReleaseMismatch(f"{self.path}: {'; '.join(wrong)}; make a new release: vitrine train")
+
+    @property
+    def number(self) -> str:
+        """The release number as replies give it."""
+        return str(self.manifest.release)
+
+
+def verify(folder: Path, manifest: Manifest) -> None:
+    """Compare what is there with what the manifest lists. Raises ReleaseDamaged naming missing, extra and changed."""
+    found = {str(path.relative_to(folder)): path for path in _files(folder)}
+    missing = sorted(set(manifest.files) - set(found))
+    extra = sorted(set(found) - set(manifest.files))
+    changed = [
+        name
+        for name, facts in sorted(manifest.files.items())
+        if name in found and (found[name].stat().st_size != facts["bytes"] or digest(found[name]) != facts["sha256"])
+    ]
+    if missing or extra or changed:
+        lists = (("missing", missing), ("extra", extra), ("changed", changed))
+        said = "; ".join(f"{what}: {', '.join(names)}" for what, names in lists if names)
+        raise ReleaseDamaged(f"{folder} is not as it was sealed ({said}); fetch or make it again")
+
+
+def list_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Digest and size of every file below `folder`, for the manifest."""
+    return {
+        str(path.relative_to(folder)): {"sha256": digest(path), "bytes": path.stat().st_size}
+        for path in sorted(_files(folder))
+    }
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+
+
+def _golden(folder: Path) -> Golden:
+    cases = [GoldenCase(**case) for case in json.loads((folder / "golden" / "cases.json").read_text())]
+    return Golden(cases, np.load(folder / "golden" / "vectors.npy", allow_pickle=False))

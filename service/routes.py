@@ -1,0 +1,103 @@
+"""The GET routes, mounted beside the BentoML endpoints, and the OpenAPI document of them all."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from service.errors import BadQuery
+from service.metrics import Metrics
+from service.pipeline import Recommender
+from service.problems import problem_of
+
+
+def create_app(
+    recommender: Callable[[], Recommender], metrics: Metrics, endpoints: Callable[[], dict[str, Any]]
+) -> Starlette:
+    """recommender: called once a request, since it is loaded after the routes are made;
+    endpoints: the OpenAPI document of the BentoML endpoints, which ours is added to."""
+
+    def item(request: Request) -> Response:
+        items = recommender().release.items
+        row = items.row(request.path_params["item_id"])
+        described = items.describe(row)
+        return JSONResponse(
+            {**described, "popularity": int(items.popularity[row]), "picture": bool(items.pictured[row])}
+        )
+
+    def picture(request: Request) -> Response:
+        release = recommender().release
+        jpeg = release.thumbnails.jpeg(release.items.row(request.path_params["item_id"]))
+        headers = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
+        return Response(jpeg, media_type="image/jpeg", headers=headers)
+
+    def release(request: Request) -> Response:
+        described = dataclasses.asdict(recommender().release.manifest)
+        described.pop("files")
+        return JSONResponse({**described, "release": recommender().release.number})
+
+    def scrape(request: Request) -> Response:
+        return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    def document(request: Request) -> Response:
+        return JSONResponse(_with_routes(endpoints(), app.routes))
+
+    def answer_bad_query(request: Request, error: Exception) -> Response:
+        assert isinstance(error, BadQuery)
+        return problem_of(error)
+
+    app = Starlette(
+        routes=[
+            # the longer path first: an item id may hold slashes
+            Route("/items/{item_id:path}/picture", picture, methods=["GET"], name="Picture of an item (JPEG)"),
+            Route("/items/{item_id:path}", item, methods=["GET"], name="Title, category, attributes of an item"),
+            Route("/release", release, methods=["GET"], name="What is being served"),
+            Route("/metrics", scrape, methods=["GET"], name="Prometheus metrics"),
+            Route("/docs.json", document, methods=["GET"], name="This document"),
+        ],
+        exception_handlers={BadQuery: answer_bad_query},
+    )
+    return app
+
+
+def _with_routes(document: dict[str, Any], routes: list[Any]) -> dict[str, Any]:
+    """Add the mounted routes to BentoML's document, and say what every error looks like."""
+    paths = dict(document["paths"])
+    for route in routes:
+        path = route.path.replace(":path", "")
+        parameters = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in route.param_convertors
+        ]
+        described = {
+            "tags": ["Catalogue and release"],
+            "summary": route.name,
+            "parameters": parameters,
+            "responses": {"200": {"description": "OK"}},
+        }
+        paths[path] = {"get": described}
+    for operations in paths.values():
+        for operation in operations.values():
+            kept = {code: answer for code, answer in operation.get("responses", {}).items() if code < "400"}
+            content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+            kept["4XX"] = {"description": "What was expected, what came, what to do", "content": content}
+            operation["responses"] = kept
+    components = dict(document.get("components") or {})
+    problem = {
+        "type": "object",
+        "required": ["type", "title", "status", "detail"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "field": {"type": "string", "description": "which part of the request is at fault"},
+        },
+    }
+    components["schemas"] = {**components.get("schemas", {}), "Problem": problem}
+    return {**document, "paths": paths, "components": components}

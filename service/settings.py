@@ -1,0 +1,25 @@
+"""Everything that can be set from outside, in one place: environment variables with the prefix VITRINE_."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.images import MAX_PIXELS
+from service.ranker import DEFAULT_USER_KEY
+
+
+class Settings(BaseSettings):
+    """Read by `service/app.py` and the command line only; everything else gets arguments."""
+
+    model_config = SettingsConfigDict(env_prefix="VITRINE_")
+
+    release: Path = Field(Path("releases/1"), description="folder of the release to serve")
+    user_key: str = Field(
+        DEFAULT_USER_KEY,
+        description="secret that user ids are hashed with; must be the one the release was trained with",
+    )
+    max_body_bytes: int = Field(20 * 1024 * 1024, gt=0, description="longest body that a request may have")
+    max_pixels: int = Field(MAX_PIXELS, gt=0, description="most pixels that a picture may have")
+    max_concurrency: int = Field(256, gt=0, description="requests under way at once; more are answered 429")
+    threads: int | None = Field(None, gt=0, description="CPU threads (default: the container's limit)")

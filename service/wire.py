@@ -1,0 +1,198 @@
+"""HTTP bodies -> queries, recommendations -> JSON. The shapes that /docs.json and BentoML's clients know."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
+
+import bentoml
+from bentoml.validators import ContentType
+from pydantic import BaseModel, Field
+from pydantic.json_schema import SkipJsonSchema
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from service.errors import BadQuery, Malformed, TooLarge, UnsupportedMedia
+from service.pipeline import Recommendation
+from service.queries import MAX_K, Query, SimilarQuery, parse_query, parse_similar
+
+Picture = Annotated[Path, ContentType("image/*")]
+FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+TEXT_FIELDS = ("user_id", "item_id")
+# Not `| None`: BentoML's clients recognise a file, and document a field, by its bare type only.
+ABSENT: Any = None
+Asked = TypeVar("Asked")
+
+
+class _Body(bentoml.IODescriptor, Generic[Asked]):
+    """A request body. The declared fields are its documentation; `asked` is what came of parsing it,
+    or why that failed: BentoML would turn an error raised while it parses into a 500."""
+
+    parser: ClassVar[Callable[..., Any]]
+    asked: SkipJsonSchema[Any] = None
+
+    @classmethod
+    async def from_http_request(cls, request: Request, serde: Any) -> "_Body[Asked]":
+        try:
+            values, image = await read_body(request)
+            return cls.model_construct(asked=cls.parser(values, image=image))
+        except BadQuery as error:
+            return cls.model_construct(asked=error)
+
+
+class EventIn(BaseModel):
+    """One thing that the shopper did lately."""
+
+    item_id: str
+    event: str = Field("view", description="view, like, cart, purchase or dismiss")
+    timestamp: float | None = Field(None, description="seconds since 1970")
+
+
+class RecommendBody(_Body[Query]):
+    """What to recommend for: a picture, a shopper, events, any of them or none."""
+
+    parser = staticmethod(parse_query)
+    image: Picture = Field(ABSENT, description="JPEG, PNG, WebP or GIF; as a file of a multipart body")
+    user_id: str = Field(ABSENT, description="the shopper, as in the interactions that trained the release")
+    events: list[EventIn] = Field(ABSENT, description="what the shopper did since, or did at all if unknown")
+    k: int = Field(10, ge=1, le=MAX_K)
+    filter: dict[str, Any] = Field(ABSENT, description='{"category": ["dress"], "price": {"min": 10, "max": 50}}')
+    exclude_seen: bool = True
+    diversity: float = Field(0.0, ge=0, le=1)
+    box: list[float] = Field(ABSENT, description="[left, top, right, bottom] as fractions of the picture")
+
+
+class SimilarBody(_Body[SimilarQuery]):
+    """What to look like: a picture or an item."""
+
+    parser = staticmethod(parse_similar)
+    image: Picture = Field(ABSENT, description="JPEG, PNG, WebP or GIF; as a file of a multipart body")
+    item_id: str = Field(ABSENT, description="an item of the catalogue, in place of a picture")
+    k: int = Field(10, ge=1, le=MAX_K)
+    filter: dict[str, Any] = Field(ABSENT, description="as for /recommend")
+    box: list[float] = Field(ABSENT, description="as for /recommend")
+
+
+def _parse_embed(values: Mapping[str, Any], *, image: bytes | None) -> Query:
+    if image is None:
+        raise BadQuery("an image is needed, as a file of a multipart body", field="image")
+    if unknown := sorted(set(values) - {"box"}):
+        raise BadQuery(f"unknown field {unknown[0]!r}; there are image, box", field=unknown[0])
+    return parse_query(values, image=image)
+
+
+class EmbedBody(_Body[Query]):
+    """What to embed."""
+
+    parser = staticmethod(_parse_embed)
+    image: Picture = Field(description="JPEG, PNG, WebP or GIF; as a file of a multipart body")
+    box: list[float] = Field(ABSENT, description="as for /recommend")
+
+
+class ItemOut(BaseModel):
+    """One item. The terms add up to the score."""
+
+    item_id: str
+    score: float
+    terms: dict[str, float] = Field(description="what each named term contributed to the score")
+    because: list[str] = Field(description="the shopper's past items nearest to it")
+    title: str
+    category: str | list[str] | None
+    attributes: dict[str, Any]
+
+
+class PictureOut(BaseModel):
+    """What the picture of the query seems to be."""
+
+    category: str | None
+    confidence: float = Field(description="share of the nearest items' votes")
+    in_catalogue: bool = Field(description="whether anything in this catalogue looks like it at all")
+
+
+class RecommendationOut(BaseModel):
+    """An answer."""
+
+    release: str
+    tier: str = Field(description="what it rests on: ranked, visual, taste or popular")
+    items: list[ItemOut]
+    query: PictureOut | None
+
+
+class EmbeddingOut(BaseModel):
+    """A unit vector."""
+
+    release: str
+    fingerprint: str = Field(description="of the encoder; vectors of different encoders cannot be compared")
+    embedding: list[float]
+
+
+def to_json(recommendation: Recommendation) -> bytes:
+    """The body of an answer."""
+    return json.dumps(asdict(recommendation), allow_nan=False).encode()
+
+
+async def read_body(request: Request) -> tuple[dict[str, Any], bytes | None]:
+    """The fields and the picture of a request: JSON, a form, or multipart. Raises BadQuery."""
+    content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if content_type in FORMS:
+        return await _read_form(request)
+    if content_type != "application/json":
+        raise UnsupportedMedia(f"expected application/json or multipart/form-data; got {content_type[:80]!r}")
+    return _fields_of_json(await request.body()), None
+
+
+def _fields_of_json(body: bytes) -> dict[str, Any]:
+    if not body.strip():
+        return {}
+    values = _json(body, "the body")
+    if not isinstance(values, dict):
+        raise Malformed(f"the body must be a JSON object; got {type(values).__name__}")
+    if values.get("image") is not None:
+        raise BadQuery("image must be a file of a multipart body; URLs are not fetched", field="image")
+    values.pop("image", None)
+    return values
+
+
+async def _read_form(request: Request) -> tuple[dict[str, Any], bytes | None]:
+    try:
+        form = await request.form(max_files=1, max_fields=32)
+    except TooLarge:
+        raise
+    except (HTTPException, ValueError, KeyError) as error:
+        raise Malformed(f"the multipart body cannot be read ({getattr(error, 'detail', error)})") from error
+    values: dict[str, Any] = {}
+    image = None
+    for name, value in form.multi_items():
+        if name in values or (name == "image" and image is not None):
+            raise Malformed(f"{name} was sent more than once", field=name)
+        if name == "image":
+            if not isinstance(value, UploadFile):
+                raise BadQuery("image must be a file; URLs and text are not fetched or read", field="image")
+            image = await value.read()
+        elif isinstance(value, UploadFile):
+            raise BadQuery(f"{name} must not be a file; the picture belongs into `image`", field=name)
+        else:
+            values[name] = _form_value(name, value)
+    return values, image
+
+
+def _form_value(name: str, text: str) -> Any:
+    """Ids are taken as they stand (BentoML's client quotes them); other fields of a form are JSON."""
+    if name not in TEXT_FIELDS:
+        return _json(text.encode(), name)
+    quoted = len(text) >= 2 and text[0] == text[-1] == '"'
+    if text == "null" or quoted:
+        return _json(text.encode(), name)
+    return text
+
+
+def _json(text: bytes, name: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"{name} is not JSON ({error})", field=None if name == "the body" else name) from error

@@ -1,0 +1,13 @@
+"""From a catalogue folder to a release, one stage a module, in this order:
+
+    catalogue   read and check the data                     `vitrine check`
+    pictures    decode every picture once
+    encoder     train the CNN                               `vitrine train --only encoder`
+    export      CNN -> ONNX                                 `vitrine train --only export`
+    index       embed the catalogue, build the ANN          `vitrine train --only index`
+    ranker      factorize the interactions, learn the sum   `vitrine train --only ranker`
+    package     -> release N, proven and evaluated          `vitrine train --only package`
+    evaluate    the packaged release, as it will serve      `vitrine evaluate`
+
+`train.py` runs them; `stages.py` keeps their products; `cli.py` is the command line.
+"""

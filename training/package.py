@@ -1,0 +1,189 @@
+"""Put the products of all stages together into one release, prove it, evaluate it, seal it, give it its number."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from service import images
+from service.errors import BadQuery
+from service.items import PICTURED, POPULARITY
+from service.pipeline import Recommender
+from service.queries import Event, Query
+from service.release import GoldenCase, Manifest, Release, digest, list_files
+from training.catalogue import Catalogue
+from training.progress import track
+
+GOLDEN_PICTURES, GOLDEN_SHOPPERS, GOLDEN_K = 6, 4, 10
+ARROW_TYPES = {"number": pa.float64(), "boolean": pa.bool_(), "category": pa.string(), "tags": pa.list_(pa.string())}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the stages left. encoder: folder with encoder.onnx; index: folder with vectors.npy and index.faiss;
+    ranker: folder with the arrays; each None where the catalogue has no pictures or no interactions."""
+
+    catalogue: Catalogue
+    seen: pd.DataFrame | None  # the interactions of the training period
+    encoder: Path | None
+    index: Path | None
+    ranker: Path | None
+    blend: Path
+    manifest: Manifest
+
+
+def package(
+    parts: Parts, releases: Path, *, user_key: str, report: Callable[[Recommender, Path], dict[str, Any]]
+) -> Path:
+    """Write a release aside, prove and evaluate it, and rename it to the next number. Returns its path.
+
+    report: evaluates the release into a folder and returns the metrics for the manifest."""
+    number = take_number(releases)
+    aside = releases / f".writing-{number}"
+    try:
+        _assemble(parts, aside)
+        manifest = replace(parts.manifest, release=number, created=datetime.now(UTC).isoformat(timespec="seconds"))
+        _write_golden(aside, [], np.empty((0, 0), np.float32))
+        _seal(aside, manifest)
+        recommender = Recommender(Release.open(aside), user_key=user_key)
+        _write_golden(aside, *_golden_cases(parts, recommender, aside))
+        (aside / "report").mkdir()
+        metrics = report(recommender, aside / "report")
+        _seal(aside, replace(manifest, metrics=metrics))
+        Recommender(Release.open(aside), user_key=user_key).prove()
+        finished = releases / str(number)
+        aside.replace(finished)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return finished
+
+
+def take_number(releases: Path) -> int:
+    """The next release number, never given twice: also not after its release was deleted, nor to two at once."""
+    taken = releases / ".numbers"
+    taken.mkdir(parents=True, exist_ok=True)
+    names = [p.name for p in (*releases.iterdir(), *taken.iterdir())]
+    number = max((int(name) for name in names if re.fullmatch(r"[0-9]+", name)), default=0) + 1
+    while True:
+        try:
+            (taken / str(number)).mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return number
+
+
+def _assemble(parts: Parts, folder: Path) -> None:
+    """Everything but golden cases, report and manifest."""
+    folder.mkdir()
+    catalogue = parts.catalogue
+    _write_items(catalogue, parts.seen, folder)
+    _write_thumbnails(catalogue, folder)
+    features = {"items": catalogue.kinds}
+    (folder / "features.json").write_text(json.dumps(features, indent=1, sort_keys=True))
+    if parts.encoder and parts.index:
+        shutil.copy(parts.encoder / "encoder.onnx", folder)
+        for name in ("vectors.npy", "index.faiss"):
+            shutil.copy(parts.index / name, folder)
+    (folder / "ranker").mkdir()
+    shutil.copy(parts.blend, folder / "ranker" / "blend.json")
+    if parts.ranker:
+        for file in (*parts.ranker.glob("*.npy"), parts.ranker / "users.parquet", parts.ranker / "objective.json"):
+            shutil.copy(file, folder / "ranker")
+
+
+def _write_items(catalogue: Catalogue, seen: pd.DataFrame | None, folder: Path) -> None:
+    items = catalogue.items
+    popularity = np.zeros(len(items), np.int64)
+    if seen is not None:
+        pairs = seen[["user_id", "item"]].drop_duplicates()
+        popularity = np.bincount(pairs["item"], minlength=len(items))
+    columns: dict[str, pa.Array] = {
+        "item_id": pa.array(items["item_id"], pa.string()),
+        "title": pa.array(items["title"], pa.string()),
+    }
+    for name, kind in catalogue.kinds.items():
+        values = items[name]
+        if kind == "number":  # absent numbers are NaN, which no range contains
+            columns[name] = pa.array(values.to_numpy(np.float64), pa.float64())
+        else:
+            columns[name] = pa.array(values.tolist(), ARROW_TYPES[kind], from_pandas=True)
+    columns[POPULARITY] = pa.array(popularity)
+    columns[PICTURED] = pa.array(items["image"].notna().to_numpy())
+    pq.write_table(pa.table(columns), folder / "items.parquet")
+
+
+def _write_thumbnails(catalogue: Catalogue, folder: Path) -> None:
+    lengths = np.zeros(len(catalogue.items), np.int64)
+    with (folder / "thumbnails.bin").open("wb") as file:
+        rows = catalogue.pictured()
+        for row in track(rows, "thumbnails", total=len(rows)):
+            jpeg = images.thumbnail(catalogue.picture(row))
+            lengths[row] = len(jpeg)
+            file.write(jpeg)
+    np.save(folder / "thumbnails.npy", np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def _golden_cases(parts: Parts, recommender: Recommender, folder: Path) -> tuple[list[GoldenCase], np.ndarray]:
+    """Pictures spread over the catalogue, and events of a few shoppers, with what the release answers now."""
+    catalogue = parts.catalogue
+    cases: list[GoldenCase] = []
+    vectors = np.empty((0, 0), np.float32)
+    if parts.encoder:
+        rows = catalogue.pictured()
+        chosen = rows[np.linspace(0, len(rows) - 1, min(GOLDEN_PICTURES, len(rows))).astype(int)]
+        pictures = [catalogue.picture(row) for row in chosen]
+        vectors = recommender.embed(pictures)
+        for place, picture in enumerate(pictures):
+            (folder / "golden" / f"{place}.picture").write_bytes(picture)
+            cases.append(GoldenCase(f"{place}.picture", [], _answer(recommender, Query(image=picture, k=GOLDEN_K))))
+    if parts.seen is not None:
+        ids = catalogue.items["item_id"]
+        for _, items in list(parts.seen.groupby("user_id", sort=True)["item"])[:GOLDEN_SHOPPERS]:
+            events = [str(ids.iloc[item]) for item in items.iloc[-10:]]
+            query = Query(events=tuple(Event(item) for item in events), k=GOLDEN_K)
+            cases.append(GoldenCase(None, events, _answer(recommender, query)))
+    if not cases:
+        raise BadQuery("the catalogue has neither pictures nor interactions: there is nothing to recommend by")
+    return cases, vectors
+
+
+def _answer(recommender: Recommender, query: Query) -> list[str]:
+    return [item.item_id for item in recommender.recommend([query])[0].items]
+
+
+def _write_golden(folder: Path, cases: list[GoldenCase], vectors: np.ndarray) -> None:
+    (folder / "golden").mkdir(exist_ok=True)
+    (folder / "golden" / "cases.json").write_text(json.dumps([asdict(case) for case in cases], indent=1))
+    np.save(folder / "golden" / "vectors.npy", vectors)
+
+
+def _seal(folder: Path, manifest: Manifest) -> None:
+    files = list_files(folder)
+    encoder, index = manifest.encoder, manifest.index
+    if encoder is not None and index is not None:
+        fingerprint = digest(folder / "encoder.onnx")
+        encoder, index = {**encoder, "fingerprint": fingerprint}, {**index, "fingerprint": fingerprint}
+    replace(manifest, files=files, encoder=encoder, index=index).write(folder)
+
+
+def code_revision() -> dict[str, str]:
+    """Which code made a release: the package's version and, in a checkout, the commit."""
+    code = {"vitrine": version("vitrine")}
+    place = Path(__file__).resolve().parent
+    git = subprocess.run(["git", "-C", str(place), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if git.returncode == 0:
+        code["revision"] = git.stdout.strip()
+    return code

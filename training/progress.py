@@ -1,0 +1,40 @@
+"""Progress bars with the time left, on standard error, so that results on standard output stay clean."""
+
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True)
+T = TypeVar("T")
+
+
+def bar() -> Progress:
+    """A progress bar of the project's look; use it as a context manager."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+def track(items: Iterable[T], description: str, *, total: int | None = None) -> Iterator[T]:
+    """Pass the items on, drawing a bar while they are used. `total` is needed where they have no length."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with bar() as progress:
+        task = progress.add_task(description, total=total, note="")
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+def say(message: str) -> None:
+    """One line about what is going on."""
+    console.print(message, highlight=False)

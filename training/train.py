@@ -1,0 +1,325 @@
+"""All stages in their order: a catalogue folder in, the path of a new release out."""
+
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from service.encoder import Encoder
+from service.errors import CatalogueError
+from service.images import PREPROCESSING
+from service.index import EXACT_BELOW, Index
+from service.pipeline import Recommender
+from service.ranker import key_check
+from service.release import Manifest, digest
+from training import batches, blend, encoder, evaluate, export, index, package, pictures, ranker, split
+from training.catalogue import Catalogue, read
+from training.encoder import EncoderParameters, Examples
+from training.progress import say
+from training.ranker import RankerParameters
+from training.report import write_report
+from training.stages import Product, Workshop
+
+STAGES = ("encoder", "export", "index", "ranker", "package")
+
+# The modules whose change calls for a stage's product to be made anew.
+CODE = {
+    "pictures": ("training.catalogue", "training.pictures", "service.images"),
+    "encoder": ("training.encoder", "training.backbones", "training.augment", "training.losses", "training.batches"),
+    "export": ("training.export", "training.backbones"),
+    "index": ("training.index", "training.augment", "service.index", "service.images", "service.encoder"),
+    "ranker": ("training.ranker", "training.blend", "service.ranker", "service.terms"),
+    "package": (
+        "training.package", "training.evaluate", "training.baselines", "training.report", "training.split",
+        "service.release", "service.items", "service.pipeline", "service.terms",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `vitrine train` was asked for."""
+
+    catalogue: Path
+    releases: Path
+    encoder: EncoderParameters
+    ranker: RankerParameters
+    user_key: str
+    only: str | None = None
+    split_column: str | None = None
+    test_from: int | None = None
+    max_unusable: float = 0.05
+    exact_below: int = EXACT_BELOW
+
+
+def train(options: Options) -> Path | None:
+    """Run the stages; returns the path of the release, or None where `only` stopped before packaging."""
+    workshop = Workshop(options.releases / ".stages")
+    if int(os.environ.get("RANK", "0")) > 0:  # other ranks of torchrun take part in the encoder's training alone
+        _Run(options, workshop).encoder()
+        return None
+    with workshop.locked():
+        return _Run(options, workshop).all()
+
+
+class _Run:
+    """One run over one catalogue; each method is a stage, and asks for those before it."""
+
+    def __init__(self, options: Options, workshop: Workshop) -> None:
+        self.options, self.workshop = options, workshop
+        self._made: dict[str, Product] = {}
+        catalogue = read(options.catalogue)
+        catalogue.require_usable(options.max_unusable)
+        self.fingerprint = catalogue.fingerprint()
+        self.pictures: pictures.Pictures | None = None
+        self.pictures_key = ""
+        self.catalogue = self._decode(catalogue) if len(catalogue.pictured()) else catalogue
+        self.catalogue.require_usable(options.max_unusable)
+        if self.pictures is None and self.catalogue.interactions is None:
+            raise CatalogueError("the catalogue has neither pictures nor interactions: there is nothing to learn from")
+        for (table, reason), count in self.catalogue.unusable_by_reason().items():
+            say(f"{table}: {count} rows left out: {reason}")
+        self.split = self._split()
+
+    def all(self) -> Path | None:
+        """Run the stages in their order, or one of them alone."""
+        only = self.options.only
+        if only in ("encoder", "export", "index") and self.pictures is None:
+            raise CatalogueError(f"the catalogue has no pictures: there is no stage {only}")
+        if only == "ranker" and self.split is None:
+            raise CatalogueError("the catalogue has no interactions: there is no stage ranker")
+        if only is not None and only != "package":
+            getattr(self, only)()
+            return None
+        return self.package()
+
+    def _make(self, stage: str, inputs: dict[str, Any], build: Any, *, resumable: bool = False) -> Product:
+        """The product of a stage. With `--only`, stages before the named one must have been run."""
+        if stage in self._made:
+            return self._made[stage]
+        only, code = self.options.only, CODE[stage]
+        if only is not None and stage in STAGES and stage != only:
+            product = self.workshop.find(stage, inputs, code=code)
+            if product is None:
+                raise CatalogueError(
+                    f"--only {only} needs stage {stage}, whose inputs changed or which never ran: run --only {stage}"
+                )
+        else:
+            product = self.workshop.make(stage, inputs, build, code=code, resumable=resumable)
+        self._made[stage] = product
+        return product
+
+    def _decode(self, catalogue: Catalogue) -> Catalogue:
+        def build(folder: Path) -> dict[str, Any]:
+            pictures.decode_catalogue(catalogue, folder)
+            return {"pictures": len(catalogue.pictured())}
+
+        product = self._make("pictures", {"catalogue": self.fingerprint}, build)
+        self.pictures, unreadable = pictures.open_pictures(product.folder)
+        self.pictures_key = product.key
+        return catalogue.with_unreadable(unreadable)
+
+    def _split(self) -> split.Split | None:
+        interactions = self.catalogue.interactions
+        return None if interactions is None else split.at(interactions, self.options.test_from)
+
+    def encoder(self) -> Product:
+        """pixels -> weights of the CNN."""
+        options = self.options
+        assert self.pictures is not None
+        parameters = asdict(options.encoder)
+        if options.encoder.weights not in ("imagenet", "none"):
+            path = Path(options.encoder.weights)
+            parameters["weights"] = digest(path) if path.is_file() else options.encoder.weights
+        cutoff = None if self.split is None else self.split.cutoff
+        inputs = {"pictures": self.pictures_key, "split": options.split_column, "cut": cutoff, **parameters}
+        return self._make(
+            "encoder", inputs, lambda folder: encoder.train(self._examples(), options.encoder, folder), resumable=True
+        )
+
+    def _examples(self) -> Examples:
+        pixels, options = self.pictures, self.options
+        assert pixels is not None
+        exclude = {options.split_column} if options.split_column else set()
+        labels = batches.labels_of(self.catalogue, pixels.rows, exclude=exclude)
+        train_rows, validation_rows = self._encoder_split(pixels.rows)
+        neighbours = None
+        if self.split is not None:
+            matrix, _ = ranker.confidence_matrix(
+                self.split.train, items=len(self.catalogue.items), event_confidence=0.0
+            )
+            neighbours = batches.co_touched(matrix, pixels.rows)
+            neighbours = batches.keep(neighbours, train_rows)
+        elif not labels.columns:  # nothing says what is alike: learn that two views of one picture are
+            neighbours = np.full((len(pixels.rows), 1), -1)
+        say(f"encoder: learns from {', '.join(labels.columns) or 'pictures alone'}, {len(train_rows)} pictures")
+        return Examples(pixels, labels, train_rows, validation_rows, neighbours)
+
+    def _encoder_split(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        column = self.options.split_column
+        if column is None:
+            return encoder.hold_out(len(rows), 0.1, np.random.default_rng(self.options.encoder.seed))
+        if column not in self.catalogue.items:
+            raise CatalogueError(f"--split-column: items has no column {column!r}")
+        part = self.catalogue.items[column].astype(str).str.lower().to_numpy()[rows]
+        train_rows, validation_rows = (
+            np.flatnonzero(part == "train"),
+            np.flatnonzero(np.isin(part, ("validation", "val"))),
+        )
+        if not len(train_rows) or not len(validation_rows):
+            raise CatalogueError(
+                f"--split-column {column} must say train, validation (or val) and test; it has {sorted(set(part))[:5]}"
+            )
+        return train_rows, validation_rows
+
+    def export(self) -> Product:
+        """weights -> encoder.onnx."""
+        trained = self.encoder()
+        parameters, pixels = self.options.encoder, self.pictures
+        assert pixels is not None
+
+        def build(folder: Path) -> dict[str, Any]:
+            sample = pixels.centre(np.linspace(0, len(pixels.rows) - 1, min(32, len(pixels.rows))).astype(int))
+            ingredients: dict[str, object] = {
+                "backbone": parameters.backbone, "dim": parameters.dim, "preprocessing": asdict(PREPROCESSING),
+                "weights": digest(trained.folder / "weights.pt"),
+            }  # fmt: skip
+            model = encoder.load(trained.folder, parameters)
+            difference = export.export(model, folder / "encoder.onnx", pictures=sample, ingredients=ingredients)
+            say(f"export: largest difference from torch {difference:.1e}")
+            return {}
+
+        return self._make("export", {"encoder": trained.key}, build)
+
+    def index(self) -> Product:
+        """encoder.onnx and pictures -> vectors.npy, index.faiss, and views of the items."""
+        exported = self.export()
+        options, pixels = self.options, self.pictures
+        assert pixels is not None
+
+        def build(folder: Path) -> dict[str, Any]:
+            network = Encoder(exported.folder / "encoder.onnx", threads=torch.get_num_threads())
+            vectors = index.embed_catalogue(self.catalogue, network)
+            np.save(folder / "vectors.npy", vectors)
+            rows, views = index.photograph(pixels, network, seed=options.encoder.seed)
+            np.save(folder / "view_rows.npy", rows)
+            np.save(folder / "views.npy", views)
+            return index.build_index(vectors, (rows, views), folder, exact_below=options.exact_below)
+
+        return self._make("index", {"export": exported.key, "exact_below": options.exact_below}, build)
+
+    def ranker(self) -> Product:
+        """interactions -> factors, history, and the weights of the final sum."""
+        options, cut = self.options, self.split
+        assert cut is not None
+        looked = self.index() if self.pictures is not None else None
+        inputs = {
+            "catalogue": self.fingerprint, "cut": cut.cutoff, "index": looked.key if looked else None,
+            "user_key": key_check(options.user_key), **asdict(options.ranker),
+        }  # fmt: skip
+
+        def build(folder: Path) -> dict[str, Any]:
+            items = len(self.catalogue.items)
+            opened, views = _open_index(looked)
+            say("ranker: learning the weights of the final sum on the last tenth of the training period")
+            learned = blend.learn(
+                cut.train, items=items, parameters=options.ranker, index=opened, views=views, seed=options.ranker.seed
+            )
+            trained, arrays, users = ranker.train(
+                cut.train, items=items, parameters=options.ranker, user_key=options.user_key
+            )
+            ranker.save(folder, trained, arrays, users, options.user_key)
+            learned.save(folder / "blend.json")
+            return {"users": len(users), "pairs": len(arrays["history_items"])}
+
+        return self._make("ranker", inputs, build)
+
+    def package(self) -> Path:
+        """Everything -> a release with its number."""
+        options = self.options
+        exported = self.export() if self.pictures is not None else None
+        looked = self.index() if self.pictures is not None else None
+        ranked = self.ranker() if self.split is not None else None
+        inputs = {
+            "catalogue": self.fingerprint, "export": exported.key if exported else None,
+            "index": looked.key if looked else None, "ranker": ranked.key if ranked else None,
+            "split": options.split_column,
+        }  # fmt: skip
+
+        def build(folder: Path) -> dict[str, Any]:
+            unlearned = folder / "blend.json"
+            blend.Blend(blend.UNLEARNED).save(unlearned)
+            parts = package.Parts(
+                catalogue=self.catalogue,
+                seen=self.split.train if self.split else None,
+                encoder=exported.folder if exported else None,
+                index=looked.folder if looked else None,
+                ranker=ranked.folder if ranked else None,
+                blend=ranked.folder / "blend.json" if ranked else unlearned,
+                manifest=self._manifest(looked, ranked),
+            )
+            path = package.package(parts, options.releases, user_key=options.user_key, report=self._report)
+            return {"release": path.name}
+
+        product = self._make("package", inputs, build)
+        path = options.releases / product.facts["release"]
+        if not path.exists():  # its release was deleted since
+            self.workshop.forget(product)
+            del self._made["package"]
+            return self.package()
+        return path
+
+    def _report(self, recommender: Recommender, folder: Path) -> dict[str, Any]:
+        """Times are left out: they belong to a machine, and the same inputs must give the same release."""
+        found = evaluate.evaluate(recommender, self.catalogue, split_column=self.options.split_column)
+        evaluate.write_metrics(found.metrics, folder)
+        write_report(found, recommender.release, folder / "report.html")
+        return found.metrics
+
+    def _manifest(self, looked: Product | None, ranked: Product | None) -> Manifest:
+        """All but the number, the time, the digests and the metrics."""
+        options, cut = self.options, self.split
+        weights = options.encoder.weights
+        shown = weights if weights in ("imagenet", "none") else Path(weights).name  # never a path of this machine
+        return Manifest(
+            release=0,
+            created="",
+            preprocessing=asdict(PREPROCESSING),
+            rows={
+                "items": len(self.catalogue.items),
+                "pictured": len(self.catalogue.pictured()),
+                "users": ranked.facts["users"] if ranked else 0,
+                "interactions": 0 if cut is None else len(cut.train),
+            },
+            data={"fingerprint": self.fingerprint, "cutoff": None if cut is None else cut.cutoff},
+            training={
+                "encoder": asdict(replace(options.encoder, weights=shown)) if looked else None,
+                "ranker": asdict(options.ranker) if ranked else None,
+                "split_column": options.split_column,
+            },
+            code=package.code_revision(),
+            encoder={"backbone": options.encoder.backbone, "dim": options.encoder.dim} if looked else None,
+            index=dict(looked.facts) if looked else None,
+            ranker={"factors": options.ranker.factors, "user_key": key_check(options.user_key)} if ranked else None,
+        )
+
+
+def _open_index(product: Product | None) -> tuple[Index | None, tuple[np.ndarray, np.ndarray] | None]:
+    if product is None:
+        return None, None
+    vectors = np.load(product.folder / "vectors.npy", mmap_mode="r")
+    rows = np.flatnonzero(~np.isnan(vectors[:, 0]))
+    views = np.load(product.folder / "view_rows.npy"), np.load(product.folder / "views.npy")
+    return Index.open(product.folder / "index.faiss", vectors, rows), views
+
+
+def read_cut(text: str) -> int:
+    """A date (2011-11-10) or seconds -> seconds. Raises CatalogueError."""
+    seconds = float(text) if text.isdigit() else pd.to_datetime(text, utc=True, errors="coerce").timestamp()
+    if not np.isfinite(seconds):
+        raise CatalogueError(f"--test-from {text!r} is neither a date such as 2011-11-10 nor seconds since 1970")
+    return int(seconds)
