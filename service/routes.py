@@ -83,7 +83,7 @@ def _with_routes(document: dict[str, Any], routes: list[Any]) -> dict[str, Any]:
         paths[path] = {"get": described}
     for operations in paths.values():
         for operation in operations.values():
-            kept = {code: answer for code, answer in operation.get("responses", {}).items() if code < "400"}
+            kept = {code: answer for code, answer in operation.get("responses", {}).items() if str(code) < "400"}
             content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
             kept["4XX"] = {"description": "What was expected, what came, what to do", "content": content}
             operation["responses"] = kept

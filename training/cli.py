@@ -117,7 +117,7 @@ def train(
     backbone: Annotated[str, typer.Option(help="Any torchvision classifier, or convnet")] = "mobilenet_v2",
     weights: Annotated[str, typer.Option(help="imagenet, none, or a file (.safetensors, .pt)")] = "imagenet",
     dim: Annotated[int, typer.Option(min=2, help="Dimensions of a vector")] = 128,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the encoder")] = 24,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the encoder")] = 20,
     batch_size: Annotated[int, typer.Option(min=2, help="Pictures in a step, over all processes")] = 64,
     image_size: Annotated[int, typer.Option(min=32, help="Side of the crops that the encoder trains on")] = 160,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate of the encoder")] = 1e-3,

@@ -35,7 +35,7 @@ class EncoderParameters:
     backbone: str = "mobilenet_v2"
     weights: str = "imagenet"
     dim: int = 128
-    epochs: int = 24
+    epochs: int = 20
     batch_size: int = 64
     image_size: int = 160
     learning_rate: float = 1e-3

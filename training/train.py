@@ -166,11 +166,10 @@ class _Run:
         if column not in self.catalogue.items:
             raise CatalogueError(f"--split-column: items has no column {column!r}")
         part = self.catalogue.items[column].astype(str).str.lower().to_numpy()[rows]
-        train_rows, validation_rows = (
-            np.flatnonzero(part == "train"),
-            np.flatnonzero(np.isin(part, ("validation", "val"))),
-        )
-        if not len(train_rows) or not len(validation_rows):
+        # rows that the column says nothing of are held out by nobody, and teach as well
+        train_rows = np.flatnonzero(~np.isin(part, evaluate.HELD_OUT_SPLITS))
+        validation_rows = np.flatnonzero(np.isin(part, ("validation", "val")))
+        if not (part == "train").any() or not len(validation_rows):
             raise CatalogueError(
                 f"--split-column {column} must say train, validation (or val) and test; it has {sorted(set(part))[:5]}"
             )
