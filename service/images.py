@@ -120,7 +120,10 @@ def _open(data: bytes, *, max_pixels: int) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:
         if _looks_like_a_picture(data):
-            raise UnreadablePicture(f"the picture's header cannot be read ({error})", field="image") from error
+            raise UnreadablePicture(
+                "the picture's header cannot be read; expected a whole JPEG, PNG, WebP or GIF: send the file again",
+                field="image",
+            ) from error
         raise UnsupportedMedia(
             f"not a picture that we read: expected JPEG, PNG, WebP or GIF, got {len(data)} bytes "
             f"that begin with {data[:12]!r}",

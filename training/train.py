@@ -14,7 +14,7 @@ from service.errors import CatalogueError
 from service.images import PREPROCESSING
 from service.index import EXACT_BELOW, Index
 from service.pipeline import Recommender
-from service.ranker import key_check
+from service.ranker import Blend, key_check
 from service.release import Manifest, digest
 from training import batches, blend, encoder, evaluate, export, index, package, pictures, ranker, split
 from training.catalogue import Catalogue, read
@@ -251,7 +251,7 @@ class _Run:
 
         def build(folder: Path) -> dict[str, Any]:
             unlearned = folder / "blend.json"
-            blend.Blend(blend.UNLEARNED).save(unlearned)
+            Blend(blend.UNLEARNED).save(unlearned)
             parts = package.Parts(
                 catalogue=self.catalogue,
                 seen=self.split.train if self.split else None,

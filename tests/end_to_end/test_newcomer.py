@@ -1,0 +1,53 @@
+"""The README's own path, as a newcomer walks it: the demo release, trained by `make`, served, asked, measured."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HOME = Path(__file__).parent.parent.parent
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[str]:
+    """`make serve`, on a free port, until it is ready."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    process = subprocess.Popen(["make", "serve", f"PORT={port}"], cwd=HOME, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 20 * 60
+        while subprocess.run(["curl", "-sf", f"http://127.0.0.1:{port}/readyz"], capture_output=True).returncode:
+            assert process.poll() is None, "make serve ended"
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        yield port
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(timeout=60)
+
+
+def test_make_ask_gets_ranked_items(served: str) -> None:
+    """The second command of the README answers with three items for the shopper."""
+    done = subprocess.run(
+        ["make", "--silent", "ask", f"PORT={served}"], cwd=HOME, capture_output=True, text=True, check=True
+    )
+    answer = json.loads(done.stdout)
+    assert (answer["tier"], len(answer["items"])) == ("ranked", 3)
+    assert answer["query"]["category"] == "dress"
+    assert answer["query"]["in_catalogue"] is True
+
+
+def test_the_demo_reaches_seven_tenths_of_the_best_possible(served: str) -> None:
+    """nDCG@10 against the known tastes, and above every baseline."""
+    ranking = json.loads((HOME / "releases" / "1" / "report" / "metrics.json").read_text())["ranking"]
+    assert ranking["share_of_best_possible_ndcg_at_10"] >= 0.7
+    for name, baseline in ranking["baselines"].items():
+        assert ranking["ndcg_at_10"] > baseline["ndcg_at_10"], name

@@ -1,0 +1,177 @@
+"""A real server process: the wire format, the documents, and the world's worst requests."""
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import bentoml
+import httpx
+import psutil
+import pytest
+
+from tests import hostile
+
+
+def recommend(server: httpx.Client, photo: bytes | None = None, **fields: object) -> httpx.Response:
+    """Post a photo and fields as a form, as curl -F would."""
+    files = {"image": ("photo.jpg", photo, "image/jpeg")} if photo is not None else None
+    data = {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
+    return server.post("/recommend", data=data, files=files)
+
+
+def assert_problem(response: httpx.Response, status: int) -> None:
+    """The documented body of an error."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert {"type", "title", "status", "detail"} <= set(body) <= {"type", "title", "status", "detail", "field"}
+    assert body["status"] == status
+    assert len(body["detail"]) > 10
+
+
+def test_a_photo_and_a_shopper_give_ranked_items(server: httpx.Client, photo: bytes) -> None:
+    """The reply has the documented shape."""
+    body = recommend(server, photo, user_id="00007", k=3).json()
+    assert body["release"] == "1"
+    assert body["tier"] == "ranked"
+    assert len(body["items"]) == 3
+    assert set(body["items"][0]) == {"item_id", "score", "terms", "because", "title", "category", "attributes"}
+    assert set(body["query"]) == {"category", "confidence", "in_catalogue"}
+
+
+@pytest.mark.parametrize("user_id", ["00007", '"00007"'])
+def test_an_all_digit_user_id_is_a_string_in_every_form(server: httpx.Client, user_id: str) -> None:
+    """`-F user_id=00007` and BentoML's quoted form mean the shopper that JSON's "00007" means."""
+    expected = server.post("/recommend", json={"user_id": "00007"}).json()
+    assert expected["tier"] == "taste"
+    assert recommend(server, user_id=user_id).json() == expected
+
+
+def test_bentomls_own_client_works(server: httpx.Client, boutique_folder: Path) -> None:
+    """SyncHTTPClient sends files and fields as the service expects them."""
+    with bentoml.SyncHTTPClient(str(server.base_url)) as client:
+        answer = client.recommend(image=boutique_folder / "images" / "0004.jpg", user_id="00007", k=2)
+        assert (answer["tier"], len(answer["items"])) == ("ranked", 2)
+        assert client.recommend(user_id="00007")["tier"] == "taste"
+        assert len(client.similar(item_id="0004", k=4)["items"]) == 4
+        assert len(client.embed(image=boutique_folder / "images" / "0004.jpg")["embedding"]) == 32
+
+
+def test_items_and_their_pictures_can_be_fetched(server: httpx.Client) -> None:
+    """GET /items/{id} and its picture; unknown ones are 404."""
+    assert server.get("/items/0004").json()["category"] == "dress"
+    picture = server.get("/items/0004/picture")
+    assert picture.headers["content-type"] == "image/jpeg"
+    assert picture.content.startswith(b"\xff\xd8")
+    assert_problem(server.get("/items/none"), 404)
+    assert_problem(server.get("/items/none/picture"), 404)
+
+
+def test_the_release_and_the_probes_answer(server: httpx.Client) -> None:
+    """What is served, and that it is."""
+    body = server.get("/release").json()
+    assert body["release"] == "1"
+    assert len(body["encoder"]["fingerprint"]) == 64
+    assert server.get("/livez").status_code == server.get("/readyz").status_code == 200
+
+
+def test_the_openapi_document_lists_every_route(server: httpx.Client) -> None:
+    """Each documented path answers, and no route of ours is missing from the document."""
+    document = server.get("/docs.json").json()
+    ours = {"/recommend", "/similar", "/embed", "/items/{item_id}", "/items/{item_id}/picture", "/release", "/metrics"}
+    assert ours | {"/docs.json", "/livez", "/readyz"} <= set(document["paths"])
+    for path, operations in document["paths"].items():
+        for method in operations:
+            response = server.request(method.upper(), path.replace("{item_id}", "0004"))
+            assert response.status_code not in (404, 405, 500), (method, path)
+    fields = document["components"]["schemas"]["RecommendBody"]["properties"]
+    assert set(fields) == {"image", "user_id", "events", "k", "filter", "exclude_seen", "diversity", "box"}
+
+
+def test_swagger_is_served_without_the_internet(server: httpx.Client) -> None:
+    """The page at / loads its scripts from this server."""
+    page = server.get("/").text
+    assert "docs.json" in page
+    assert "https://" not in page.replace("https://www.w3.org", "")
+
+
+def test_unknown_routes_and_methods_are_problems(server: httpx.Client) -> None:
+    """404 and 405 have the documented body as well."""
+    assert_problem(server.get("/nothing/here"), 404)
+    assert_problem(server.get("/recommend"), 405)
+    assert_problem(server.delete("/release"), 405)
+
+
+def test_labels_of_metrics_stay_bounded(server: httpx.Client) -> None:
+    """What clients send never becomes a label."""
+    for number in range(20):
+        server.get(f"/nothing/{number}")
+    text = server.get("/metrics").text
+    assert "vitrine_stage_seconds_bucket" in text
+    assert "/nothing" not in text
+
+
+@pytest.mark.parametrize("name", sorted(hostile.pictures()))
+def test_a_hostile_picture_gets_its_status(server: httpx.Client, name: str) -> None:
+    """40 pictures that are none, or too much: each the right 4xx."""
+    data, status = hostile.pictures()[name]
+    assert_problem(recommend(server, data), status)
+
+
+@pytest.mark.parametrize("name", sorted(hostile.requests(b"")))
+def test_a_malformed_request_gets_its_status(server: httpx.Client, photo: bytes, name: str) -> None:
+    """20 requests that make no sense: each the right 4xx."""
+    arguments, status = hostile.requests(photo)[name]
+    assert_problem(server.post("/recommend", **arguments), status)
+
+
+def test_an_endless_upload_is_cut_off(server: httpx.Client) -> None:
+    """A body without a declared length is counted as it comes."""
+
+    def chunks():  # type: ignore[no-untyped-def]
+        for _ in range(100):
+            yield b" " * 65_536
+
+    assert_problem(server.post("/recommend", content=chunks(), headers={"content-type": "application/json"}), 413)
+
+
+def test_nothing_hostile_changes_memory_or_the_next_answer(server: httpx.Client, photo: bytes) -> None:
+    """After all of it twice over, from several clients at once, the process is as large as after the first time."""
+    expected = recommend(server, photo, user_id="00007").json()
+
+    def attack() -> None:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda picture: recommend(server, picture[0]), hostile.pictures().values()))
+        for arguments, _ in hostile.requests(photo).values():
+            server.post("/recommend", **arguments)
+
+    attack()
+    before = _memory(server)
+    attack()
+    attack()
+    assert _memory(server) < before + 48 * 2**20
+    assert recommend(server, photo, user_id="00007").json() == expected
+
+
+def _memory(server: httpx.Client) -> int:
+    """Resident bytes of the server and its workers."""
+    process = psutil.Process(int(server.headers["X-Server-Pid"]))
+    return sum(p.memory_info().rss for p in [process, *process.children(recursive=True)])
+
+
+def test_many_clients_get_the_answers_that_one_gets(server: httpx.Client, photo: bytes) -> None:
+    """Under concurrency each reply belongs to its request."""
+    users = [f"{number:05d}" for number in range(40)]
+    alone = [recommend(server, photo, user_id=user).json() for user in users]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda user: recommend(server, photo, user_id=user).json(), users))
+    assert together == alone
+
+
+def test_telemetry_is_off_by_default(server: httpx.Client) -> None:
+    """Neither BentoML nor onnxruntime reports home."""
+    import service.app  # noqa: F401
+
+    assert os.environ["BENTOML_DO_NOT_TRACK"] == "True"
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"

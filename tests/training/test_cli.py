@@ -1,0 +1,109 @@
+"""The command line, as a person and as a script would use it."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import HERE
+
+VERBS = ("demo-data", "check", "train", "evaluate", "recommend", "score", "serve")
+
+
+def vitrine(*arguments: str | Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "training", *map(str, arguments)]
+    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) is ok, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb: str) -> None:
+    """--help ends with a command that can be copied."""
+    assert f"vitrine {verb}" in vitrine(verb, "--help").stdout
+
+
+def test_check_says_what_is_usable(boutique_folder: Path) -> None:
+    """Counts, columns and their kinds; --json for scripts."""
+    summary = json.loads(vitrine("check", boutique_folder, "--json").stdout)
+    assert (summary["items"], summary["pictures"], summary["users"]) == (144, 144, 200)
+    assert summary["unusable"] == []
+    assert "every row is usable" in vitrine("check", boutique_folder).stdout
+
+
+def test_check_fails_past_the_share(tmp_path: Path) -> None:
+    """Exit code 1, the reasons listed, the error on one line."""
+    (tmp_path / "items.csv").write_text("item_id,image\n1,images/gone.jpg\n2,\n")
+    done = vitrine("check", tmp_path, ok=False)
+    assert "1 x picture not found" in done.stdout
+    assert "row 1: images/gone.jpg" in done.stdout
+    assert done.stderr.splitlines()[-1].startswith("error: 1 of 2 rows of items")
+    assert "Traceback" not in done.stderr
+
+
+def test_recommend_prints_the_result_with_its_reasons(release_folder: Path, boutique_folder: Path) -> None:
+    """A table for people, JSON for scripts."""
+    photo = boutique_folder / "images" / "0004.jpg"
+    arguments = ("recommend", release_folder, "--image", photo, "--user", "00007", "-k", "3")
+    answer = json.loads(vitrine(*arguments, "--json").stdout)
+    assert (answer["tier"], len(answer["items"])) == ("ranked", 3)
+    assert "tier ranked" in vitrine(*arguments).stdout
+
+
+def test_score_writes_both_scores_for_each_pair(release_folder: Path, tmp_path: Path) -> None:
+    """factor_score and score beside user_id and item_id; an unknown shopper has no factor score."""
+    (tmp_path / "pairs.csv").write_text("user_id,item_id\n00007,0004\nnobody,0004\n00007,0001\n")
+    vitrine("score", release_folder, "--pairs", tmp_path / "pairs.csv", "--out", tmp_path / "scores.csv")
+    with (tmp_path / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["user_id"], row["item_id"]) for row in rows] == [
+        ("00007", "0004"),
+        ("nobody", "0004"),
+        ("00007", "0001"),
+    ]
+    assert [row["factor_score"] == "" for row in rows] == [False, True, False]
+    assert all(row["score"] for row in rows)
+
+
+def test_evaluate_writes_metrics_and_a_page(release_folder: Path, boutique_folder: Path, tmp_path: Path) -> None:
+    """metrics.json with plain numbers, every baseline, the best possible, stage times; report.html with pictures."""
+    arguments = ("--catalogue", boutique_folder, "--out", tmp_path / "out", "--exclude-same", "colour")
+    vitrine("evaluate", release_folder, *arguments)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert 0 <= metrics["retrieval"]["precision_at_10"] <= 1
+    assert len(metrics["retrieval"]["precision_at_10_interval"]) == 2
+    assert "precision_at_10_excluding_same_colour" in metrics["retrieval"]
+    assert set(metrics["ranking"]["baselines"]) == {"popularity", "item_knn", "picture_only", "colour_histogram"}
+    assert metrics["ranking"]["best_possible"]["ndcg_at_10"] >= metrics["ranking"]["ndcg_at_10"]
+    assert {"decode_ms", "encode_ms", "search_ms", "rank_ms", "whole_ms"} <= set(metrics["stages"])
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") > 50
+    for name in ("popularity", "item knn", "picture only", "colour histogram", "best possible"):
+        assert f"<td>{name}</td>" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("recommend", "no/such/release"), "is not a release"),
+        (("serve", "no/such/release"), "is not a release"),
+        (("train", "no/such/catalogue"), "is not a folder"),
+        (("check", "no/such/catalogue"), "is not a folder"),
+        (("train", "demo", "--only", "magic"), "no such stage"),
+        (("demo-data", "tests"), "exists already"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_1(arguments: tuple[str, ...], message: str) -> None:
+    """No traceback: what was expected, what came."""
+    done = vitrine(*arguments, ok=False)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_usage_is_exit_code_2() -> None:
+    """As other commands do."""
+    assert vitrine("recommend", ok=False).returncode == 2
