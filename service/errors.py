@@ -16,6 +16,20 @@
 Only `service.problems` knows which HTTP status stands for which of them.
 """
 
+import reprlib
+
+
+def shown(value: object) -> str:
+    """A value that somebody sent, short enough for a message."""
+    return reprlib.repr(value)[:120]
+
+
+def is_number(value: object) -> bool:
+    """A finite number that fits a float; JSON's true is none, nor is a whole number of 400 digits."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -1e300 < value < 1e300
+
 
 class VitrineError(Exception):
     """Base of every error that this project raises on purpose; its text is fit for the person who caused it."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-from service.errors import BadQuery, TooLarge, UnreadablePicture, UnsupportedMedia
+from service.errors import BadQuery, TooLarge, UnreadablePicture, UnsupportedMedia, shown
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 MAX_PIXELS = 50_000_000
@@ -75,13 +75,13 @@ def check_box(box: object) -> Box:
     """Validate a box: four numbers, 0 <= left < right <= 1 and 0 <= top < bottom <= 1. Raises BadQuery."""
     expected = "box must be [left, top, right, bottom] as fractions of the picture, left < right and top < bottom"
     if not isinstance(box, list | tuple) or len(box) != 4:
-        raise BadQuery(f"{expected}; got {box!r}", field="box")
+        raise BadQuery(f"{expected}; got {shown(box)}", field="box")
     if not all(isinstance(edge, int | float) and not isinstance(edge, bool) for edge in box):
-        raise BadQuery(f"{expected}; got {box!r}", field="box")
-    left, top, right, bottom = (float(edge) for edge in box)
+        raise BadQuery(f"{expected}; got {shown(box)}", field="box")
+    left, top, right, bottom = box
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise BadQuery(f"{expected}; got {box!r}", field="box")
-    return left, top, right, bottom
+        raise BadQuery(f"{expected}; got {shown(box)}", field="box")
+    return float(left), float(top), float(right), float(bottom)
 
 
 def thumbnail(data: bytes, *, longest_side: int = 256, quality: int = 82) -> bytes:

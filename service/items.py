@@ -1,6 +1,7 @@
 """The catalogue as a release holds it: ids, titles, attributes, and which items pass a filter."""
 
 import json
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from service.errors import BadQuery, NotFound
+from service.errors import BadQuery, NotFound, is_number, shown
 
 POPULARITY, PICTURED = "_popularity", "_pictured"
 
@@ -29,7 +30,7 @@ class Items:
         # most popular first, equal ones in row order
         self.by_popularity = np.argsort(-self.popularity, kind="stable")
         self.describe = lru_cache(maxsize=65_536)(self._describe)
-        self._mask = lru_cache(maxsize=256)(self._compute_mask)
+        self._mask = lru_cache(maxsize=64)(self._compute_mask)
 
     @classmethod
     def open(cls, path: Path, kinds: Mapping[str, str]) -> "Items":
@@ -50,9 +51,12 @@ class Items:
         return self._rows.get(item_id)
 
     def _describe(self, row: int) -> dict[str, Any]:
-        values = {name: self._table[name][row].as_py() for name in ("item_id", "title", "category")}
-        attributes = {name: self._table[name][row].as_py() for name in self.kinds if name != "category"}
-        return {**values, "attributes": attributes}
+        def value(name: str) -> Any:
+            found = self._table[name][row].as_py()
+            return None if isinstance(found, float) and math.isnan(found) else found
+
+        named = {name: value(name) for name in ("item_id", "title", "category")}
+        return {**named, "attributes": {name: value(name) for name in self.kinds if name != "category"}}
 
     def categories(self, row: int) -> list[str]:
         """The categories of one item: none, one or several."""
@@ -66,14 +70,17 @@ class Items:
         Raises BadQuery."""
         if not filter:
             return None
-        return self._mask(json.dumps(filter, sort_keys=True))
+        try:
+            return self._mask(json.dumps(filter, sort_keys=True))
+        except RecursionError as error:
+            raise BadQuery("filter: nested too deeply", field="filter") from error
 
     def _compute_mask(self, filter_json: str) -> np.ndarray:
         passing = np.ones(len(self), dtype=bool)
         for column, condition in json.loads(filter_json).items():
             if column not in self.kinds:
                 known = ", ".join(f"{name} ({kind})" for name, kind in sorted(self.kinds.items()))
-                raise BadQuery(f"filter: no column {column!r}; there are {known}", field="filter")
+                raise BadQuery(f"filter: no column {shown(column)}; there are {known}", field="filter")
             passing &= self._condition(column, condition)
         passing.flags.writeable = False
         return passing
@@ -85,9 +92,9 @@ class Items:
         wanted = condition if isinstance(condition, list) else [condition]
         expected: tuple[type, ...] = {"number": (int, float), "boolean": (bool,)}.get(kind, (str,))
         for value in wanted:
-            if not isinstance(value, expected) or (kind == "number" and isinstance(value, bool)):
+            if not isinstance(value, expected) or (kind == "number" and not is_number(value)):
                 names = " or ".join(t.__name__ for t in expected)
-                raise BadQuery(f"filter: {column} is a {kind}; expected {names}, got {value!r}", field="filter")
+                raise BadQuery(f"filter: {column} is a {kind}; expected {names}, got {shown(value)}", field="filter")
         if kind == "tags":
             lists = values.combine_chunks()
             inside = pc.is_in(lists.flatten(), value_set=pa.array(wanted, pa.string())).to_numpy(zero_copy_only=False)
@@ -99,11 +106,11 @@ class Items:
 
     def _range(self, column: str, condition: Mapping[str, Any]) -> np.ndarray:
         bounds_ok = condition and set(condition) <= {"min", "max"}
-        numbers_ok = all(isinstance(v, int | float) and not isinstance(v, bool) for v in condition.values())
+        numbers_ok = all(is_number(v) for v in condition.values())
         if self.kinds[column] != "number" or not bounds_ok or not numbers_ok:
             raise BadQuery(
                 f'filter: a range is {{"min": number, "max": number}} on a column of numbers; '
-                f"{column} is a {self.kinds[column]} and the range is {dict(condition)!r}",
+                f"{column} is a {self.kinds[column]} and the range is {shown(dict(condition))}",
                 field="filter",
             )
         values = self._table[column].to_numpy()

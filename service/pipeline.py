@@ -14,7 +14,7 @@ from service.errors import BadQuery, ReleaseMismatch
 from service.queries import Event, Query, SimilarQuery
 from service.ranker import DEFAULT_USER_KEY, Shopper, diversify, event_weights, hash_user, key_check
 from service.release import Release
-from service.terms import Sources, because, blend, term_values
+from service.terms import Sources, because, blend, own_vector, term_values
 
 POOL = 200  # candidates from each source, before they are ranked
 VOTERS = 10  # neighbours that vote on the category of a picture
@@ -170,8 +170,9 @@ class Recommender:
         if shopper is not None and self.release.ranker is not None:
             found.append(self.release.ranker.top(shopper, k=pool, allowed=allowed))
         if shopper is not None and vector is None and self.release.index is not None:
-            recent = self.release.index.vectors(shopper.history[-5:])
-            found += [self._nearest(own, pool // 5, allowed) for own in recent if not np.isnan(own[0])]
+            own = own_vector(self.release.index, shopper)
+            if own.any():
+                found.append(self._nearest(own, pool, allowed))
         rows = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
         if len(rows) < k:
             popular = self.release.items.by_popularity

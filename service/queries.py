@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.errors import BadQuery
+from service.errors import BadQuery, is_number, shown
 from service.images import Box, check_box
 
 MAX_K = 100
@@ -85,7 +85,7 @@ def check_id(value: Any, name: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
-        raise BadQuery(f"{name} must be a string; got {value!r}", field=name)
+        raise BadQuery(f"{name} must be a string; got {shown(value)}", field=name)
     if not value.strip() or len(value) > MAX_ID:
         raise BadQuery(f"{name} must have 1 to {MAX_ID} characters; got {len(value)}", field=name)
     try:
@@ -97,37 +97,37 @@ def check_id(value: Any, name: str) -> str:
 
 def _known(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     if unknown := sorted(set(values) - set(names)):
-        raise BadQuery(f"unknown field {', '.join(map(repr, unknown))}; there are {', '.join(names)}", field=unknown[0])
+        raise BadQuery(f"unknown field {shown(unknown[0])}; there are {', '.join(names)}", field=unknown[0][:80])
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _k(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_K:
-        raise BadQuery(f"k must be a whole number from 1 to {MAX_K}; got {value!r}", field="k")
+        raise BadQuery(f"k must be a whole number from 1 to {MAX_K}; got {shown(value)}", field="k")
     return value
 
 
 def _boolean(value: Any, name: str) -> bool:
     if not isinstance(value, bool):
-        raise BadQuery(f"{name} must be true or false; got {value!r}", field=name)
+        raise BadQuery(f"{name} must be true or false; got {shown(value)}", field=name)
     return value
 
 
 def _fraction(value: Any, name: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise BadQuery(f"{name} must be a number from 0 to 1; got {value!r}", field=name)
+        raise BadQuery(f"{name} must be a number from 0 to 1; got {shown(value)}", field=name)
     return float(value)
 
 
 def _filter(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise BadQuery(f'filter must be an object, as {{"category": ["dress"]}}; got {value!r}', field="filter")
+        raise BadQuery(f'filter must be an object, as {{"category": ["dress"]}}; got {shown(value)}', field="filter")
     return value
 
 
 def _events(value: Any) -> tuple[Event, ...]:
     if not isinstance(value, list | tuple):
-        raise BadQuery(f"events must be a list of objects; got {value!r}", field="events")
+        raise BadQuery(f"events must be a list of objects; got {shown(value)}", field="events")
     if len(value) > MAX_EVENTS:
         raise BadQuery(f"at most {MAX_EVENTS} events are read; got {len(value)}: send the latest", field="events")
     parsed = [_event(event, position) for position, event in enumerate(value)]
@@ -138,16 +138,16 @@ def _events(value: Any) -> tuple[Event, ...]:
 def _event(value: Any, position: int) -> Event:
     name = f"events[{position}]"
     if not isinstance(value, Mapping) or "item_id" not in value:
-        raise BadQuery(f"{name} must be an object with an item_id; got {value!r}", field="events")
+        raise BadQuery(f"{name} must be an object with an item_id; got {shown(value)}", field="events")
     if unknown := sorted(set(value) - {"item_id", "event", "timestamp"}):
-        raise BadQuery(f"{name}: unknown field {unknown[0]!r}; there are item_id, event, timestamp", field="events")
+        raise BadQuery(
+            f"{name}: unknown field {shown(unknown[0])}; there are item_id, event, timestamp", field="events"
+        )
     event = value.get("event") or "view"
     if event not in EVENTS:
-        raise BadQuery(f"{name}: event must be one of {', '.join(EVENTS)}; got {event!r}", field="events")
+        raise BadQuery(f"{name}: event must be one of {', '.join(EVENTS)}; got {shown(event)}", field="events")
     timestamp = value.get("timestamp")
-    finite = timestamp is None or (
-        isinstance(timestamp, int | float) and not isinstance(timestamp, bool) and math.isfinite(timestamp)
-    )
+    finite = timestamp is None or is_number(timestamp)
     if not finite:
-        raise BadQuery(f"{name}: timestamp must be seconds since 1970; got {timestamp!r}", field="events")
+        raise BadQuery(f"{name}: timestamp must be seconds since 1970; got {shown(timestamp)}", field="events")
     return Event(check_id(value["item_id"], f"{name}.item_id"), event, timestamp)

@@ -7,13 +7,25 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from service.errors import BadQuery
 from service.metrics import Metrics
 from service.pipeline import Recommender
 from service.problems import problem_of
+
+# BentoML's own page reports to an analytics service; its copy of Swagger does not
+SWAGGER_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>Vitrine</title>
+<link rel="stylesheet" href="static_content/swagger-ui.css">
+<div id="swagger-ui"></div>
+<script src="static_content/swagger-ui-bundle.js"></script>
+<script>SwaggerUIBundle({url: "docs.json", dom_id: "#swagger-ui", tryItOutEnabled: true})</script>
+</html>
+"""
 
 
 def create_app(
@@ -47,6 +59,9 @@ def create_app(
     def document(request: Request) -> Response:
         return JSONResponse(_with_routes(endpoints(), app.routes))
 
+    def page(request: Request) -> Response:
+        return HTMLResponse(SWAGGER_PAGE)
+
     def answer_bad_query(request: Request, error: Exception) -> Response:
         assert isinstance(error, BadQuery)
         return problem_of(error)
@@ -59,6 +74,7 @@ def create_app(
             Route("/release", release, methods=["GET"], name="What is being served"),
             Route("/metrics", scrape, methods=["GET"], name="Prometheus metrics"),
             Route("/docs.json", document, methods=["GET"], name="This document"),
+            Route("/", page, methods=["GET"], name="Swagger over this document"),
         ],
         exception_handlers={BadQuery: answer_bad_query},
     )

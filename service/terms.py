@@ -40,7 +40,8 @@ def term_values(
     if vector is not None and sources.index is not None:
         values["likeness"] = np.nan_to_num(sources.index.cosines(vector, rows))
     if shopper is not None and sources.index is not None:
-        values["own_likeness"] = _own_likeness(sources.index.vectors(rows), sources.index.vectors(_recent(shopper)))
+        own = own_vector(sources.index, shopper)
+        values["own_likeness"] = np.nan_to_num(sources.index.cosines(own, rows))
     values["popularity"] = popularity(sources.popularity, rows)
     return values
 
@@ -77,14 +78,13 @@ def popularity(counts: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return scaled.astype(np.float32)
 
 
-def _own_likeness(vectors: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """vectors: (n, dim), own: (m, dim), NaN rows without a picture -> (n,)."""
+def own_vector(index: Index, shopper: Shopper) -> np.ndarray:
+    """The mean of the shopper's own latest pictures: (dim,), zero where there are none.
+
+    A cosine with the mean is the mean of the cosines: one product, however many there are."""
+    own = index.vectors(_recent(shopper))
     own = own[~np.isnan(own[:, 0])]
-    if not len(own):
-        return np.zeros(len(vectors), np.float32)
-    # the mean of the cosines is the cosine with the mean: one product, however many there are
-    likeness: np.ndarray = np.nan_to_num(vectors) @ own.mean(axis=0)
-    return likeness
+    return own.mean(axis=0) if len(own) else np.zeros(index.shape[1], np.float32)
 
 
 def _recent(shopper: Shopper) -> np.ndarray:

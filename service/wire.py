@@ -14,7 +14,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from service.errors import BadQuery, Malformed, TooLarge, UnsupportedMedia
+from service.errors import BadQuery, Malformed, TooLarge, UnsupportedMedia, shown
 from service.pipeline import Recommendation
 from service.queries import MAX_K, Query, SimilarQuery, parse_query, parse_similar
 
@@ -79,7 +79,7 @@ def _parse_embed(values: Mapping[str, Any], *, image: bytes | None) -> Query:
     if image is None:
         raise BadQuery("an image is needed, as a file of a multipart body", field="image")
     if unknown := sorted(set(values) - {"box"}):
-        raise BadQuery(f"unknown field {unknown[0]!r}; there are image, box", field=unknown[0])
+        raise BadQuery(f"unknown field {shown(unknown[0])}; there are image, box", field=unknown[0][:80])
     return parse_query(values, image=image)
 
 
@@ -87,7 +87,7 @@ class EmbedBody(_Body[Query]):
     """What to embed."""
 
     parser = staticmethod(_parse_embed)
-    image: Picture = Field(description="JPEG, PNG, WebP or GIF; as a file of a multipart body")
+    image: Picture = Field(ABSENT, description="needed: JPEG, PNG, WebP or GIF; as a file of a multipart body")
     box: list[float] = Field(ABSENT, description="as for /recommend")
 
 
@@ -156,8 +156,12 @@ def _fields_of_json(body: bytes) -> dict[str, Any]:
 
 
 async def _read_form(request: Request) -> tuple[dict[str, Any], bytes | None]:
+    # the parser would take a body that breaks off for one without its last fields
+    body = (await request.body()).rstrip()
+    if request.headers["content-type"].lower().startswith("multipart") and not body.endswith(b"--"):
+        raise Malformed("the multipart body breaks off before its closing boundary")
     try:
-        form = await request.form(max_files=1, max_fields=32)
+        form = await request.form(max_files=2, max_fields=32)
     except TooLarge:
         raise
     except (HTTPException, ValueError, KeyError) as error:

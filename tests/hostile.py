@@ -116,6 +116,12 @@ def requests(photo: bytes) -> dict[str, tuple[dict, int]]:
         "a range on text": ({"json": {"filter": {"category": {"min": 1}}}}, 422),
         "an event without an item": ({"json": {"events": [{"event": "view"}]}}, 422),
         "an event that nobody does": ({"json": {"events": [{"item_id": "0001", "event": "stole"}]}}, 422),
+        "a number of 400 digits": ({"json": {"filter": {"price": {"min": 10**400}}}}, 422),
+        "a moment of 400 digits": ({"json": {"events": [{"item_id": "0001", "timestamp": 10**400}]}}, 422),
+        "a deeply nested filter": (
+            {"content": b'{"filter": {"price": ' + b"[" * 300 + b"]" * 300 + b"}}", "headers": json_type}, 422,
+        ),
+        "a field name of a megabyte": ({"json": {"x" * 1_000_000: 1}}, 422),
         "a box inside out": ({"files": file, "data": {"box": "[0.9, 0, 0.1, 1]"}}, 422),
         "a box without a picture": ({"json": {"box": [0, 0, 1, 1]}}, 422),
         "a URL for a picture in JSON": ({"json": {"image": "http://127.0.0.1:1/a.jpg"}}, 422),

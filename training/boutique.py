@@ -127,8 +127,8 @@ def user_table(tastes: Tastes, rng: np.random.Generator) -> pd.DataFrame:
 def _interactions(utility: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
     """Each shopper touches some items, drawn without replacement in proportion to exp(utility) (Gumbel top-k),
     spread over the days; of what they view some is liked, put into the cart, bought."""
-    shoppers = len(utility)
-    counts = np.clip(rng.lognormal(np.log(60), 0.5, shoppers), 8, 200).astype(int)
+    shoppers, items = utility.shape
+    counts = np.clip(rng.lognormal(np.log(60), 0.5, shoppers), 8, min(200, items // 3)).astype(int)
     noisy = utility + rng.gumbel(size=utility.shape)
     order = np.argsort(-noisy, axis=1)
     rows = []

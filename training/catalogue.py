@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -215,7 +216,7 @@ def _items(path: Path, table: pd.DataFrame, found: list[Unusable]) -> tuple[pd.D
     for column in ("category", *attributes):
         items[column], kinds[column] = _typed(items[column])
     if kinds["category"] in ("number", "boolean"):  # categories are names, also when they look like numbers
-        items["category"] = [None if _is_nothing(c) else f"{c:g}" for c in items["category"].astype(float)]
+        items["category"] = _series(list(items["category"]), lambda c: None if _is_nothing(c) else f"{float(c):g}")
         kinds["category"] = "category"
     return items[["item_id", "image", "title", "category", *attributes, "row"]], kinds
 
@@ -255,7 +256,7 @@ def _typed(column: pd.Series) -> tuple[pd.Series, str]:
     return _series(values, lambda v: str(v).strip()), "category"
 
 
-def _series(values: list, convert: Callable[[object], object]) -> pd.Series:
+def _series(values: list, convert: Callable[[Any], object]) -> pd.Series:
     return pd.Series([None if v is None else convert(v) for v in values], dtype=object)
 
 

@@ -84,7 +84,7 @@ class _Session:
 
     def __init__(self, examples: Examples, parameters: EncoderParameters, folder: Path) -> None:
         self.examples, self.parameters, self.folder = examples, parameters, folder
-        self.rank, self.world = _rank_and_world()
+        self.rank, self.world = join()
         self.device = _device(self.rank)
         self.rng = np.random.default_rng(parameters.seed)
         self.generator = torch.Generator().manual_seed(parameters.seed + self.rank)
@@ -244,8 +244,7 @@ class _Session:
         if self.rank == 0:
             (self.folder / "best.pt").replace(self.folder / "weights.pt")
             (self.folder / "checkpoint.pt").unlink()
-        if self.world > 1:
-            torch.distributed.barrier()
+        wait_for_all()
         return {"precision_at_10": self.best, "epochs": self.epoch, "seconds": round(self.seconds, 1)}
 
 
@@ -299,8 +298,14 @@ def _keep_memory() -> None:
         mallopt(m_trim_threshold, 1 << 30)
 
 
-def _rank_and_world() -> tuple[int, int]:
-    """Join the other processes when started by torchrun."""
+def wait_for_all() -> None:
+    """Until every process of torchrun has come here."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def join() -> tuple[int, int]:
+    """Join the other processes when started by torchrun -> this one's rank, and how many there are."""
     if "WORLD_SIZE" not in os.environ:
         return 0, 1
     if not torch.distributed.is_initialized():

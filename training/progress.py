@@ -1,12 +1,14 @@
 """Progress bars with the time left, on standard error, so that results on standard output stay clean."""
 
+import os
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-console = Console(stderr=True)
+# of torchrun's processes only the first one speaks
+console = Console(stderr=True, quiet=int(os.environ.get("RANK", "0")) > 0)
 T = TypeVar("T")
 
 

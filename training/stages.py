@@ -40,12 +40,11 @@ class Workshop:
 
         inputs: JSON values; code: modules whose change calls for a new product;
         build: fills a folder and returns facts; resumable: an unfinished folder is handed to it again."""
-        key = self.key(inputs, code)
-        folder = self.folder / f"{stage}-{key[:16]}"
         if (product := self.find(stage, inputs, code=code)) is not None:
             say(f"{stage}: skipped, its inputs have not changed")
             return product
-        unfinished = folder.with_suffix(".part")
+        unfinished = self.unfinished(stage, inputs, code=code)
+        folder = unfinished.with_suffix("")
         if unfinished.exists() and not resumable:
             shutil.rmtree(unfinished)
         unfinished.mkdir(exist_ok=True)
@@ -53,7 +52,11 @@ class Workshop:
         (unfinished / "stage.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
         unfinished.replace(folder)
         self._forget_old(stage)
-        return Product(folder, key, facts)
+        return Product(folder, self.key(inputs, code), facts)
+
+    def unfinished(self, stage: str, inputs: dict[str, Any], *, code: tuple[str, ...]) -> Path:
+        """Where the product for these inputs is made before it has its name."""
+        return self.folder / f"{stage}-{self.key(inputs, code)[:16]}.part"
 
     def find(self, stage: str, inputs: dict[str, Any], *, code: tuple[str, ...]) -> Product | None:
         """The finished product for these inputs, if there is one."""

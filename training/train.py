@@ -1,6 +1,5 @@
 """All stages in their order: a catalogue folder in, the path of a new release out."""
 
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,11 +58,16 @@ class Options:
 def train(options: Options) -> Path | None:
     """Run the stages; returns the path of the release, or None where `only` stopped before packaging."""
     workshop = Workshop(options.releases / ".stages")
-    if int(os.environ.get("RANK", "0")) > 0:  # other ranks of torchrun take part in the encoder's training alone
-        _Run(options, workshop).encoder()
+    rank, _ = encoder.join()
+    if rank > 0:  # the other processes of torchrun take part in the encoder's training alone
+        encoder.wait_for_all()  # until the first one has decoded the pictures
+        if options.only in (None, "encoder"):
+            _Run(options, workshop).train_along()
         return None
     with workshop.locked():
-        return _Run(options, workshop).all()
+        run = _Run(options, workshop)
+        encoder.wait_for_all()
+        return run.all()
 
 
 class _Run:
@@ -129,17 +133,28 @@ class _Run:
 
     def encoder(self) -> Product:
         """pixels -> weights of the CNN."""
+
+        def build(folder: Path) -> dict[str, Any]:
+            return encoder.train(self._examples(), self.options.encoder, folder)
+
+        return self._make("encoder", self._encoder_inputs(), build, resumable=True)
+
+    def train_along(self) -> None:
+        """The part of a process that is not the first: what is trained is written by that one."""
+        inputs, code = self._encoder_inputs(), CODE["encoder"]
+        if self.pictures is not None and self.workshop.find("encoder", inputs, code=code) is None:
+            encoder.train(
+                self._examples(), self.options.encoder, self.workshop.unfinished("encoder", inputs, code=code)
+            )
+
+    def _encoder_inputs(self) -> dict[str, Any]:
         options = self.options
-        assert self.pictures is not None
         parameters = asdict(options.encoder)
         if options.encoder.weights not in ("imagenet", "none"):
             path = Path(options.encoder.weights)
             parameters["weights"] = digest(path) if path.is_file() else options.encoder.weights
         cutoff = None if self.split is None else self.split.cutoff
-        inputs = {"pictures": self.pictures_key, "split": options.split_column, "cut": cutoff, **parameters}
-        return self._make(
-            "encoder", inputs, lambda folder: encoder.train(self._examples(), options.encoder, folder), resumable=True
-        )
+        return {"pictures": self.pictures_key, "split": options.split_column, "cut": cutoff, **parameters}
 
     def _examples(self) -> Examples:
         pixels, options = self.pictures, self.options
@@ -318,7 +333,7 @@ def _open_index(product: Product | None) -> tuple[Index | None, tuple[np.ndarray
 
 def read_cut(text: str) -> int:
     """A date (2011-11-10) or seconds -> seconds. Raises CatalogueError."""
-    seconds = float(text) if text.isdigit() else pd.to_datetime(text, utc=True, errors="coerce").timestamp()
-    if not np.isfinite(seconds):
+    moment = pd.Timestamp(int(text), unit="s") if text.isdigit() else pd.to_datetime(text, errors="coerce")
+    if pd.isna(moment):
         raise CatalogueError(f"--test-from {text!r} is neither a date such as 2011-11-10 nor seconds since 1970")
-    return int(seconds)
+    return int((moment.tz_localize("UTC") if moment.tzinfo is None else moment).timestamp())

@@ -51,3 +51,15 @@ def test_the_demo_reaches_seven_tenths_of_the_best_possible(served: str) -> None
     assert ranking["share_of_best_possible_ndcg_at_10"] >= 0.7
     for name, baseline in ranking["baselines"].items():
         assert ranking["ndcg_at_10"] > baseline["ndcg_at_10"], name
+
+
+def test_torchrun_trains_with_two_processes(boutique_folder: Path, tmp_path: Path) -> None:
+    """Two processes over gloo make one release, and the second one leaves nothing of its own behind."""
+    arguments = ["--backbone", "convnet", "--weights", "none", "--epochs", "2", "--image-size", "64", "--dim", "16"]
+    command = [HOME / ".venv" / "bin" / "torchrun", "--nproc-per-node", "2", "-m", "training", "train", boutique_folder]
+    done = subprocess.run(
+        [*command, "--releases", tmp_path, *arguments], cwd=HOME, capture_output=True, text=True, check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "1")
+    assert not list(tmp_path.glob(".stages/*.part"))

@@ -63,6 +63,8 @@ def test_no_filter_is_no_mask(items: Items) -> None:
         {"price": {}},
         {"price": ["ten"]},
         {"price": [True]},
+        {"price": [10**400]},
+        {"price": {"max": 10**400}},
         {"available": "yes"},
         {"category": [1]},
         {"tags": None},
@@ -80,6 +82,11 @@ def test_ids_stay_what_they_look_like(items: Items) -> None:
     assert (items.row("007"), items.row("7"), items.row("a/b")) == (0, 1, 2)
     with pytest.raises(NotFound, match="no item '07'"):
         items.row("07")
+
+
+def test_what_an_item_does_not_say_is_none(items: Items) -> None:
+    """Not NaN, which JSON cannot say."""
+    assert items.describe(2)["attributes"] == {"price": None, "available": None, "tags": ["red"]}
 
 
 def test_popular_items_come_first_and_ties_in_row_order(items: Items) -> None:
