@@ -77,3 +77,62 @@ def _erase(images: Tensor, generator: torch.Generator) -> Tensor:
     rows = (across >= top) & (across < top + side)
     mask = (rows[:, None, :, None] & columns[:, None, None, :]).to(images.device)
     return images.masked_fill(mask, 127.0)
+
+
+def strangers(images: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Pictures of nothing that a catalogue holds, as many as `images`: shuffled patches of them, noise of all
+    scales, flat tones and gradients, waves. (n, 3, size, size) float, 0 to 255, in turn."""
+    draw = (_shuffled, _noise, _gradient, _waves)
+    made = [draw[at % len(draw)](image, generator) for at, image in enumerate(images)]
+    return torch.stack(made).to(images.device).contiguous(memory_format=torch.channels_last)
+
+
+def _shuffled(image: Tensor, generator: torch.Generator) -> Tensor:
+    """The picture cut into 4 x 4 to 8 x 8 patches in another order."""
+    parts = int(torch.randint(4, 9, (), generator=generator))
+    side = image.shape[-1] // parts
+    patches = image[:, : parts * side, : parts * side].reshape(3, parts, side, parts, side)
+    patches = patches.permute(1, 3, 0, 2, 4).reshape(parts * parts, 3, side, side)
+    patches = patches[torch.randperm(len(patches), generator=generator).to(image.device)]
+    whole = patches.reshape(parts, parts, 3, side, side).permute(2, 0, 3, 1, 4).reshape(3, parts * side, parts * side)
+    return functional.interpolate(whole[None], size=image.shape[-2:], mode="bilinear", align_corners=False)[0]
+
+
+def _noise(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Independent colours on a grid of 3 cells to single pixels."""
+    size = image.shape[-1]
+    cells = int(torch.exp(_uniform(1, math.log(3), math.log(size), generator)))
+    coarse = torch.rand(1, 3, cells, cells, generator=generator) * 255
+    mode = "nearest" if torch.rand((), generator=generator) < 0.5 else "bicubic"
+    fine = functional.interpolate(coarse, size=(size, size), mode=mode)[0].clamp(0, 255)
+    return fine.to(image.device)
+
+
+def _gradient(image: Tensor, generator: torch.Generator) -> Tensor:
+    """From one colour to another, or none but one, black and white among them."""
+    size = image.shape[-1]
+    start, end = torch.rand(2, 3, 1, 1, generator=generator) * 255
+    kind = int(torch.randint(0, 4, (), generator=generator))
+    if kind == 0:
+        end = start
+    elif kind == 1:
+        start = end = torch.full((3, 1, 1), 255.0 * float(torch.randint(0, 2, (), generator=generator)))
+    angle = float(_uniform(1, 0, 2 * math.pi, generator))
+    y, x = torch.meshgrid(torch.linspace(-1, 1, size), torch.linspace(-1, 1, size), indexing="ij")
+    along = ((x * math.cos(angle) + y * math.sin(angle)) / 2 + 0.5).clamp(0, 1)
+    return (start + (end - start) * along).to(image.device)
+
+
+def _waves(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Stripes, rings or a checkerboard of two colours over the whole picture."""
+    size = image.shape[-1]
+    start, end = torch.rand(2, 3, 1, 1, generator=generator) * 255
+    period = float(torch.exp(_uniform(1, math.log(0.02), math.log(0.4), generator)))
+    y, x = torch.meshgrid(torch.linspace(-1, 1, size), torch.linspace(-1, 1, size), indexing="ij")
+    shapes = (x, x * 0.7 + y * 0.7, torch.hypot(x, y))
+    kind = int(torch.randint(0, len(shapes) + 1, (), generator=generator))
+    if kind < len(shapes):
+        wave = 0.5 + 0.5 * torch.sin(2 * math.pi * shapes[kind] / period)
+    else:
+        wave = ((torch.floor(x / period) + torch.floor(y / period)) % 2).abs()
+    return (start + (end - start) * wave).to(image.device)

@@ -18,9 +18,12 @@ class Embedder(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, dim: int) -> None:
         super().__init__()
         self.backbone = backbone
+        # centred before they are scaled to length 1 (the "BNNeck" of Luo et al., 2019): without it all vectors lie
+        # in one narrow cone, and a picture of nothing is as near to everything as a garment
+        self.neck = nn.BatchNorm1d(dim, affine=False)
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("scale", 1 / (255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)))
 
@@ -32,7 +35,7 @@ class Embedder(nn.Module):
         """(n, 3, height, width) float, 0 to 255, as augmentation leaves them -> (n, dim)."""
         outputs = self.backbone((pixels - self.mean) * self.scale)
         logits = getattr(outputs, "logits", outputs)  # inception and googlenet wrap theirs while training
-        return nn.functional.normalize(logits.float(), dim=1)
+        return nn.functional.normalize(self.neck(logits.float()), dim=1)
 
 
 class ConvNet(nn.Module):
@@ -79,7 +82,7 @@ def build(name: str, *, weights: str, dim: int) -> Embedder:
         _replace_classifier(backbone, dim)
     if weights not in ("imagenet", "none"):
         load_weights(backbone, Path(weights))
-    return Embedder(backbone).to(memory_format=torch.channels_last)
+    return Embedder(backbone, dim).to(memory_format=torch.channels_last)
 
 
 def _torchvision_model(name: str, weights: str) -> nn.Module:

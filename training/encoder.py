@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
 from training import batches
-from training.augment import augment
+from training.augment import augment, strangers
 from training.backbones import Embedder, build, restore_batch_norm
 from training.batches import Labels
 from training.losses import MetricLoss, gather
@@ -24,6 +24,7 @@ from training.pictures import Pictures
 from training.progress import bar, say
 
 VALIDATION_SIZE = 512
+STRANGER_SHARE = 8  # one picture of nothing for so many of the catalogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,13 +176,15 @@ class _Session:
             size=self._crop_size(),
             generator=self.generator,
         )
+        odd = strangers(pixels[::STRANGER_SHARE], generator=self.generator)
         labels = torch.from_numpy(self.examples.labels.codes[batch]).to(self.device)
         pairs = None
         if self.examples.neighbours is not None:
             pairs = torch.from_numpy(batches.positives(batch, self.examples.neighbours)).to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            embeddings = self.network(pixels)
-        loss = self.loss(gather(embeddings), labels, pairs)
+            embeddings = self.network(torch.cat([pixels, odd]))
+        known, unknown = embeddings[: len(pixels)], embeddings[len(pixels) :]
+        loss = self.loss(gather(known), labels, pairs) + self.loss.repel(gather(unknown))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -10,7 +10,7 @@ import torch
 from service import images
 from service.encoder import Encoder
 from service.index import EXACT_BELOW, Index, build
-from training.augment import augment
+from training.augment import augment, strangers
 from training.catalogue import Catalogue
 from training.pictures import Pictures
 from training.progress import track
@@ -18,6 +18,7 @@ from training.progress import track
 BATCH = 32
 PROBES = 500  # queries that measure the recall
 VIEWS = 1000  # items photographed anew by augmentation
+STRANGERS = 256
 STRANGE_SHARE = 0.01  # of honest photos that may be taken for strangers to the catalogue
 
 
@@ -50,12 +51,30 @@ def photograph(pictures: Pictures, encoder: Encoder, *, seed: int) -> tuple[np.n
     return pictures.rows[positions], np.concatenate(parts)
 
 
+def draw_strangers(pictures: Pictures, encoder: Encoder, *, seed: int) -> np.ndarray:
+    """Vectors of pictures that show nothing of this catalogue, to see how many of them are told apart: (m, dim)."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    rng = np.random.default_rng(seed + 1)
+    margin = (images.PREPROCESSING.shorter_side - images.PREPROCESSING.crop) // 2
+    parts = []
+    for _ in range(STRANGERS // BATCH):
+        squares = pictures.take(rng.integers(len(pictures.rows), size=BATCH))[:, margin:-margin, margin:-margin]
+        drawn = strangers(squares.permute(0, 3, 1, 2).float(), generator=generator).round().to(torch.uint8)
+        parts.append(encoder.encode(drawn.permute(0, 2, 3, 1).contiguous().numpy()))
+    return np.concatenate(parts)
+
+
 def build_index(
-    vectors: np.ndarray, views: tuple[np.ndarray, np.ndarray], folder: Path, *, exact_below: int = EXACT_BELOW
+    vectors: np.ndarray,
+    views: tuple[np.ndarray, np.ndarray],
+    strange: np.ndarray,
+    folder: Path,
+    *,
+    exact_below: int = EXACT_BELOW,
 ) -> dict[str, object]:
     """Write index.faiss, and return what the manifest says of it.
 
-    vectors: (items, dim); views: rows and vectors of `photograph`."""
+    vectors: (items, dim); views: rows and vectors of `photograph`; strange: vectors of `draw_strangers`."""
     rows = np.flatnonzero(~np.isnan(vectors[:, 0]))
     # one thread: HNSW's links depend on the order in which threads come
     faiss.omp_set_num_threads(1)
@@ -63,11 +82,13 @@ def build_index(
     faiss.omp_set_num_threads(torch.get_num_threads())
     faiss.write_index(sealed, str(folder / "index.faiss"))
     index = Index(sealed, vectors, rows)
+    at = threshold(index, *views)
     return {
         "type": type(sealed).__name__,
         "size": len(rows),
         "recall_at_10": recall(index, vectors, k=10),
-        "in_catalogue_at": threshold(index, *views),
+        "in_catalogue_at": at,
+        "strangers_refused": float((index.search(strange, k=1)[1][:, 0] < at).mean()),
     }
 
 

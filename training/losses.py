@@ -19,11 +19,11 @@ class MetricLoss(nn.Module):
 
     def __init__(
         self, label_sizes: list[int], dim: int, *, temperature: float = 0.06, attribute_weight: float = 1.0,
-        pair_weight: float = 0.2, smoothing: float = 0.05,
+        pair_weight: float = 0.2, stranger_weight: float = 0.1, smoothing: float = 0.05,
     ) -> None:  # fmt: skip
         super().__init__()
         self.temperature, self.smoothing = temperature, smoothing
-        self.attribute_weight, self.pair_weight = attribute_weight, pair_weight
+        self.attribute_weight, self.pair_weight, self.stranger_weight = attribute_weight, pair_weight, stranger_weight
         self.proxies = nn.ParameterList([nn.Parameter(torch.randn(size, dim)) for size in label_sizes])
 
     def forward(self, embeddings: Tensor, labels: Tensor, positives: Tensor | None = None) -> Tensor:
@@ -41,6 +41,17 @@ class MetricLoss(nn.Module):
         if positives is not None and positives.any():
             loss = loss + self.pair_weight * _contrast(embeddings, positives, temperature=0.1)
         return loss
+
+    def repel(self, strangers: Tensor) -> Tensor:
+        """Pictures of nothing in the catalogue belong near no proxy (outlier exposure, Hendrycks et al., 2019):
+        the cross-entropy of a further class whose logit is 0.
+
+        strangers: (n, dim) unit length -> a scalar."""
+        loss = strangers.sum() * 0.0
+        for proxies in self.proxies:
+            logits = strangers @ functional.normalize(proxies, dim=1).T / self.temperature
+            loss = loss + functional.softplus(logits.logsumexp(dim=1)).mean()
+        return self.stranger_weight * loss
 
 
 def _contrast(embeddings: Tensor, positives: Tensor, *, temperature: float) -> Tensor:

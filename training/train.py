@@ -222,7 +222,8 @@ class _Run:
             rows, views = index.photograph(pixels, network, seed=options.encoder.seed)
             np.save(folder / "view_rows.npy", rows)
             np.save(folder / "views.npy", views)
-            return index.build_index(vectors, (rows, views), folder, exact_below=options.exact_below)
+            strange = index.draw_strangers(pixels, network, seed=options.encoder.seed)
+            return index.build_index(vectors, (rows, views), strange, folder, exact_below=options.exact_below)
 
         return self._make("index", {"export": exported.key, "exact_below": options.exact_below}, build)
 
