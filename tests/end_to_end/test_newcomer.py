@@ -8,7 +8,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
+import numpy as np
 import pytest
+from PIL import Image
+
+from tests.hostile import encode
 
 HOME = Path(__file__).parent.parent.parent
 
@@ -43,6 +48,21 @@ def test_make_ask_gets_ranked_items(served: str) -> None:
     assert (answer["tier"], len(answer["items"])) == ("ranked", 3)
     assert answer["query"]["category"] == "dress"
     assert answer["query"]["in_catalogue"] is True
+
+
+def test_a_picture_of_nothing_is_told_from_a_garment(served: str) -> None:
+    """`in_catalogue` is true for photos of the demo's items and false for noise, flat tones and waves."""
+    url = f"http://127.0.0.1:{served}/recommend"
+
+    def in_catalogue(data: bytes) -> bool:
+        return httpx.post(url, files={"image": data}).json()["query"]["in_catalogue"]
+
+    rng = np.random.default_rng(0)
+    rings = 127 * np.sin(np.hypot(*np.mgrid[-150:150, -150:150]) / 6) + 128
+    strange = [rng.integers(0, 256, (300, 300)), np.zeros((300, 300)), np.full((300, 300), 255), rings]
+    assert not any(in_catalogue(encode(Image.fromarray(p.astype(np.uint8)), "PNG")) for p in strange)
+    garments = sorted((HOME / "demo" / "images").glob("*.jpg"))[::100]
+    assert all(in_catalogue(path.read_bytes()) for path in garments)
 
 
 def test_the_demo_reaches_seven_tenths_of_the_best_possible(served: str) -> None:
