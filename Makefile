@@ -54,7 +54,7 @@ bench: install releases/1/manifest.json ## measure the request path
 
 lock: ## write the requirements files anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet pip-tools
-	for extra in cpu gpu; do $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --extra $$extra --extra training --extra dev -o requirements-$$extra.txt pyproject.toml; done
+	for extra in cpu gpu; do $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-header --extra $$extra --extra training --extra dev -o requirements-$$extra.txt pyproject.toml; sed -i "/^--/d" requirements-$$extra.txt; done
 
 clean: ## remove the environment, the demo and its releases
 	rm -rf .venv demo releases
