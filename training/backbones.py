@@ -18,12 +18,12 @@ class Embedder(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, backbone: nn.Module, dim: int) -> None:
+    def __init__(self, backbone: nn.Module, dim: int, *, centred: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
         # centred before they are scaled to length 1 (the "BNNeck" of Luo et al., 2019): without it all vectors lie
         # in one narrow cone, and a picture of nothing is as near to everything as a garment
-        self.neck = nn.BatchNorm1d(dim, affine=False)
+        self.neck: nn.Module = nn.BatchNorm1d(dim, affine=False) if centred else nn.Identity()
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("scale", 1 / (255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)))
 
@@ -67,7 +67,7 @@ def _block(inputs: int, outputs: int) -> list[nn.Module]:
     return [*_convolution(inputs, outputs, stride=2), *_convolution(outputs, outputs)]
 
 
-def build(name: str, *, weights: str, dim: int) -> Embedder:
+def build(name: str, *, weights: str, dim: int, centred: bool = False) -> Embedder:
     """Make the network `name` with `weights`: `imagenet` (torchvision's own), `none`, or a path to a
     state dict (.pt, .pth) or a .safetensors file. Raises CatalogueError for what does not exist or fit."""
     if name == "convnet":
@@ -82,7 +82,7 @@ def build(name: str, *, weights: str, dim: int) -> Embedder:
         _replace_classifier(backbone, dim)
     if weights not in ("imagenet", "none"):
         load_weights(backbone, Path(weights))
-    return Embedder(backbone, dim).to(memory_format=torch.channels_last)
+    return Embedder(backbone, dim, centred=centred).to(memory_format=torch.channels_last)
 
 
 def _torchvision_model(name: str, weights: str) -> nn.Module:

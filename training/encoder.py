@@ -31,7 +31,7 @@ STRANGER_SHARE = 8  # one picture of nothing for so many of the catalogue
 class EncoderParameters:
     """How to train. `image_size` is the side of training crops: smaller ones train faster, and items then
     look as large as they will in the 224 pixels of serving (Touvron et al., 2019, "FixRes"). The first
-    half of the epochs uses four fifths of it."""
+    half of the epochs uses four fifths of it. `open_set` centres the vectors and repels pictures of nothing."""
 
     backbone: str = "mobilenet_v2"
     weights: str = "imagenet"
@@ -43,6 +43,7 @@ class EncoderParameters:
     weight_decay: float = 0.02
     warmup: float = 0.1
     patience: int = 8
+    open_set: bool = False
     seed: int = 0
 
 
@@ -89,7 +90,9 @@ class _Session:
         self.device = _device(self.rank)
         self.rng = np.random.default_rng(parameters.seed)
         self.generator = torch.Generator().manual_seed(parameters.seed + self.rank)
-        self.model = build(parameters.backbone, weights=parameters.weights, dim=parameters.dim).to(self.device)
+        self.model = build(
+            parameters.backbone, weights=parameters.weights, dim=parameters.dim, centred=parameters.open_set
+        ).to(self.device)
         self._restore_batch_norm()
         self.loss = MetricLoss(examples.labels.sizes, parameters.dim).to(self.device)
         self.steps = max(1, len(examples.train) // parameters.batch_size)
@@ -176,15 +179,18 @@ class _Session:
             size=self._crop_size(),
             generator=self.generator,
         )
-        odd = strangers(pixels[::STRANGER_SHARE], generator=self.generator)
+        own = len(pixels)
+        if self.parameters.open_set:
+            pixels = torch.cat([pixels, strangers(pixels[::STRANGER_SHARE], generator=self.generator)])
         labels = torch.from_numpy(self.examples.labels.codes[batch]).to(self.device)
         pairs = None
         if self.examples.neighbours is not None:
             pairs = torch.from_numpy(batches.positives(batch, self.examples.neighbours)).to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            embeddings = self.network(torch.cat([pixels, odd]))
-        known, unknown = embeddings[: len(pixels)], embeddings[len(pixels) :]
-        loss = self.loss(gather(known), labels, pairs) + self.loss.repel(gather(unknown))
+            embeddings = self.network(pixels)
+        loss = self.loss(gather(embeddings[:own]), labels, pairs)
+        if self.parameters.open_set:
+            loss = loss + self.loss.repel(gather(embeddings[own:]))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -275,7 +281,7 @@ def embed(model: Embedder, pictures: Pictures, positions: np.ndarray, device: to
 
 def load(folder: Path, parameters: EncoderParameters) -> Embedder:
     """The trained network that `train` left in `folder`."""
-    model = build(parameters.backbone, weights="none", dim=parameters.dim)
+    model = build(parameters.backbone, weights="none", dim=parameters.dim, centred=parameters.open_set)
     model.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True)["state"])
     return model.eval()
 
