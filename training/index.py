@@ -55,11 +55,10 @@ def draw_strangers(pictures: Pictures, encoder: Encoder, *, seed: int) -> np.nda
     """Vectors of pictures that show nothing of this catalogue, to see how many of them are told apart: (m, dim)."""
     generator = torch.Generator().manual_seed(seed + 1)
     rng = np.random.default_rng(seed + 1)
-    margin = (images.PREPROCESSING.shorter_side - images.PREPROCESSING.crop) // 2
     parts = []
     for _ in range(STRANGERS // BATCH):
-        squares = pictures.take(rng.integers(len(pictures.rows), size=BATCH))[:, margin:-margin, margin:-margin]
-        drawn = strangers(squares.permute(0, 3, 1, 2).float(), generator=generator).round().to(torch.uint8)
+        pixels = pictures.centre(rng.integers(len(pictures.rows), size=BATCH))
+        drawn = strangers(pixels.permute(0, 3, 1, 2).float(), generator=generator).round().to(torch.uint8)
         parts.append(encoder.encode(drawn.permute(0, 2, 3, 1).contiguous().numpy()))
     return np.concatenate(parts)
 
