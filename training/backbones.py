@@ -18,12 +18,9 @@ class Embedder(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, backbone: nn.Module, dim: int, *, centred: bool = False) -> None:
+    def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
-        # centred before they are scaled to length 1 (the "BNNeck" of Luo et al., 2019): without it all vectors lie
-        # in one narrow cone, and a picture of nothing is as near to everything as a garment
-        self.neck: nn.Module = nn.BatchNorm1d(dim, affine=False) if centred else nn.Identity()
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("scale", 1 / (255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)))
 
@@ -35,7 +32,13 @@ class Embedder(nn.Module):
         """(n, 3, height, width) float, 0 to 255, as augmentation leaves them -> (n, dim)."""
         outputs = self.backbone((pixels - self.mean) * self.scale)
         logits = getattr(outputs, "logits", outputs)  # inception and googlenet wrap theirs while training
-        return nn.functional.normalize(self.neck(logits.float()), dim=1)
+        return nn.functional.normalize(logits.float(), dim=1)
+
+    @property
+    def projection(self) -> nn.Linear | None:
+        """The last layer, or None where that is not a linear one (squeezenet's is a convolution)."""
+        _, last = _last_layer(self.backbone)
+        return last if isinstance(last, nn.Linear) else None
 
 
 class ConvNet(nn.Module):
@@ -67,7 +70,7 @@ def _block(inputs: int, outputs: int) -> list[nn.Module]:
     return [*_convolution(inputs, outputs, stride=2), *_convolution(outputs, outputs)]
 
 
-def build(name: str, *, weights: str, dim: int, centred: bool = False) -> Embedder:
+def build(name: str, *, weights: str, dim: int) -> Embedder:
     """Make the network `name` with `weights`: `imagenet` (torchvision's own), `none`, or a path to a
     state dict (.pt, .pth) or a .safetensors file. Raises CatalogueError for what does not exist or fit."""
     if name == "convnet":
@@ -82,7 +85,7 @@ def build(name: str, *, weights: str, dim: int, centred: bool = False) -> Embedd
         _replace_classifier(backbone, dim)
     if weights not in ("imagenet", "none"):
         load_weights(backbone, Path(weights))
-    return Embedder(backbone, dim, centred=centred).to(memory_format=torch.channels_last)
+    return Embedder(backbone).to(memory_format=torch.channels_last)
 
 
 def _torchvision_model(name: str, weights: str) -> nn.Module:
@@ -97,21 +100,25 @@ def _torchvision_model(name: str, weights: str) -> nn.Module:
         ) from error
 
 
+def _last_layer(backbone: nn.Module) -> tuple[str, nn.Module]:
+    """Name and module of the last linear layer, or of the last convolution where there is none."""
+    for kind in (nn.Linear, nn.Conv2d):
+        layers = [(path, layer) for path, layer in backbone.named_modules() if isinstance(layer, kind)]
+        if layers:
+            return layers[-1]
+    raise CatalogueError(f"{type(backbone).__name__} has no linear layer to replace; choose another --backbone")
+
+
 def _replace_classifier(backbone: nn.Module, dim: int) -> None:
-    """Put a projection to `dim` where the last linear layer was (squeezenet's is a convolution)."""
-    layers: list[tuple[str, nn.Module]]
-    layers = [(path, layer) for path, layer in backbone.named_modules() if isinstance(layer, nn.Linear)]
-    if not layers:
-        layers = [(path, layer) for path, layer in backbone.named_modules() if isinstance(layer, nn.Conv2d)]
-    path, last = layers[-1]
-    parent = backbone.get_submodule(path.rpartition(".")[0])
+    """Put a projection to `dim` where the last layer was."""
+    path, last = _last_layer(backbone)
     projection: nn.Module
     if isinstance(last, nn.Linear):
         projection = nn.Linear(last.in_features, dim)
     else:
         assert isinstance(last, nn.Conv2d)
         projection = nn.Conv2d(last.in_channels, dim, kernel_size=1)
-    setattr(parent, path.rpartition(".")[2], projection)
+    setattr(backbone.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2], projection)
 
 
 def load_weights(backbone: nn.Module, path: Path) -> None:

@@ -7,6 +7,7 @@ import pandas as pd
 import scipy.sparse
 
 from training.catalogue import Catalogue
+from training.pictures import Pictures
 
 MAX_LABEL_VALUES = 200
 NEIGHBOURS = 20
@@ -23,6 +24,18 @@ class Labels:
     @property
     def sizes(self) -> list[int]:
         return [len(names) for names in self.names]
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """What there is to learn from. train, validation: positions in pictures; labels: by position;
+    neighbours: (n, m) co-touched positions, or None where nobody's interactions are known."""
+
+    pictures: Pictures
+    labels: Labels
+    train: np.ndarray
+    validation: np.ndarray
+    neighbours: np.ndarray | None
 
 
 def labels_of(catalogue: Catalogue, rows: np.ndarray, *, exclude: set[str]) -> Labels:
@@ -69,14 +82,21 @@ def keep(neighbours: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return np.take_along_axis(kept, order, axis=1)
 
 
-def epoch_order(classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Positions for one epoch, as many as there are items. A class of c items is drawn in proportion to
-    sqrt(c), so rare ones come up more often; drawing is systematic, so none is left out by bad luck."""
+def class_weights(classes: np.ndarray) -> np.ndarray:
+    """The chance of each to be drawn: that of a class of c items is in proportion to sqrt(c). -> (n,), sum 1."""
     counts = np.bincount(classes + 1)
     weights = 1 / np.sqrt(counts[classes + 1])
+    shares: np.ndarray = weights / weights.sum()
+    return shares
+
+
+def epoch_order(classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Positions for one epoch, as many as there are items, by `class_weights`: rare ones come up more often.
+    Drawing is systematic, so none is left out by bad luck."""
+    weights = class_weights(classes)
     points = (np.arange(len(classes)) + rng.random()) / len(classes)
     shuffle = rng.permutation(len(classes))
-    edges = np.cumsum(weights[shuffle] / weights.sum())
+    edges = np.cumsum(weights[shuffle])
     order = shuffle[np.minimum(np.searchsorted(edges, points), len(classes) - 1)]
     return rng.permutation(order)
 

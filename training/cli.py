@@ -117,13 +117,10 @@ def train(
     backbone: Annotated[str, typer.Option(help="Any torchvision classifier, or convnet")] = "mobilenet_v2",
     weights: Annotated[str, typer.Option(help="imagenet, none, or a file (.safetensors, .pt)")] = "imagenet",
     dim: Annotated[int, typer.Option(min=2, help="Dimensions of a vector")] = 128,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the encoder")] = 20,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the encoder")] = 16,
     batch_size: Annotated[int, typer.Option(min=2, help="Pictures in a step, over all processes")] = 64,
     image_size: Annotated[int, typer.Option(min=32, help="Side of the crops that the encoder trains on")] = 160,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate of the encoder")] = 1e-3,
-    open_set: Annotated[
-        bool, typer.Option("--open-set", help="Centre the vectors and repel pictures of nothing: a sharp in_catalogue")
-    ] = False,
     factors: Annotated[int, typer.Option(min=1, help="Factors of the ranker")] = 64,
     sweeps: Annotated[int, typer.Option(min=1, help="Sweeps of the factorization")] = 12,
     regularisation: Annotated[float, typer.Option(help="Of the factorization")] = 0.003,
@@ -150,7 +147,7 @@ def train(
             releases=releases,
             encoder=EncoderParameters(
                 backbone=backbone, weights=weights, dim=dim, epochs=epochs, batch_size=batch_size,
-                image_size=image_size, learning_rate=learning_rate, open_set=open_set, seed=seed,
+                image_size=image_size, learning_rate=learning_rate, seed=seed,
             ),
             ranker=RankerParameters(
                 factors=factors, sweeps=sweeps, regularisation=regularisation, unobserved=unobserved, seed=seed

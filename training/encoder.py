@@ -15,48 +15,34 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
-from training import batches
-from training.augment import augment, strangers
+from training import batches, projection
+from training.augment import augment
 from training.backbones import Embedder, build, restore_batch_norm
-from training.batches import Labels
+from training.batches import Examples
 from training.losses import MetricLoss, gather
 from training.pictures import Pictures
 from training.progress import bar, say
 
 VALIDATION_SIZE = 512
-STRANGER_SHARE = 8  # one picture of nothing for so many of the catalogue
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderParameters:
     """How to train. `image_size` is the side of training crops: smaller ones train faster, and items then
     look as large as they will in the 224 pixels of serving (Touvron et al., 2019, "FixRes"). The first
-    half of the epochs uses four fifths of it. `open_set` centres the vectors and repels pictures of nothing."""
+    half of the epochs uses four fifths of it."""
 
     backbone: str = "mobilenet_v2"
     weights: str = "imagenet"
     dim: int = 128
-    epochs: int = 20
+    epochs: int = 16
     batch_size: int = 64
     image_size: int = 160
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     warmup: float = 0.1
     patience: int = 8
-    open_set: bool = False
     seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """What there is to learn from. train, validation: positions in pictures; labels: by position;
-    neighbours: (n, m) co-touched positions, or None where nobody's interactions are known."""
-
-    pictures: Pictures
-    labels: Labels
-    train: np.ndarray
-    validation: np.ndarray
-    neighbours: np.ndarray | None
 
 
 def hold_out(n: int, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -90,9 +76,7 @@ class _Session:
         self.device = _device(self.rank)
         self.rng = np.random.default_rng(parameters.seed)
         self.generator = torch.Generator().manual_seed(parameters.seed + self.rank)
-        self.model = build(
-            parameters.backbone, weights=parameters.weights, dim=parameters.dim, centred=parameters.open_set
-        ).to(self.device)
+        self.model = build(parameters.backbone, weights=parameters.weights, dim=parameters.dim).to(self.device)
         self._restore_batch_norm()
         self.loss = MetricLoss(examples.labels.sizes, parameters.dim).to(self.device)
         self.steps = max(1, len(examples.train) // parameters.batch_size)
@@ -179,18 +163,13 @@ class _Session:
             size=self._crop_size(),
             generator=self.generator,
         )
-        own = len(pixels)
-        if self.parameters.open_set:
-            pixels = torch.cat([pixels, strangers(pixels[::STRANGER_SHARE], generator=self.generator)])
         labels = torch.from_numpy(self.examples.labels.codes[batch]).to(self.device)
         pairs = None
         if self.examples.neighbours is not None:
             pairs = torch.from_numpy(batches.positives(batch, self.examples.neighbours)).to(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             embeddings = self.network(pixels)
-        loss = self.loss(gather(embeddings[:own]), labels, pairs)
-        if self.parameters.open_set:
-            loss = loss + self.loss.repel(gather(embeddings[own:]))
+        loss = self.loss(gather(embeddings), labels, pairs)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -247,14 +226,22 @@ class _Session:
         say(f"encoder: resumed after epoch {self.epoch}")
 
     def finish(self) -> dict[str, float]:
-        """Keep the best epoch's weights, drop what only training needed."""
+        """Take the best epoch's weights, fit the last layer anew, drop what only training needed."""
+        score = self.best
+        if self.rank == 0:
+            self._averaged().load_state_dict(
+                torch.load(self.folder / "best.pt", map_location=self.device, weights_only=True)["state"]
+            )
+            if projection.refit(self._averaged(), self.examples, seed=self.parameters.seed):
+                score = self._validate()
+                say(f"encoder: validation precision@10 {score:.4f} with the new last layer")
+            _save({"state": self._averaged().state_dict()}, self.folder / "weights.pt")
+            for name in ("best.pt", "checkpoint.pt"):
+                (self.folder / name).unlink()
         if self.writer:
             self.writer.close()
-        if self.rank == 0:
-            (self.folder / "best.pt").replace(self.folder / "weights.pt")
-            (self.folder / "checkpoint.pt").unlink()
         wait_for_all()
-        return {"precision_at_10": self.best, "epochs": self.epoch, "seconds": round(self.seconds, 1)}
+        return {"precision_at_10": score, "epochs": self.epoch, "seconds": round(self.seconds, 1)}
 
 
 class _Embed(nn.Module):
@@ -281,7 +268,7 @@ def embed(model: Embedder, pictures: Pictures, positions: np.ndarray, device: to
 
 def load(folder: Path, parameters: EncoderParameters) -> Embedder:
     """The trained network that `train` left in `folder`."""
-    model = build(parameters.backbone, weights="none", dim=parameters.dim, centred=parameters.open_set)
+    model = build(parameters.backbone, weights="none", dim=parameters.dim)
     model.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True)["state"])
     return model.eval()
 

@@ -19,39 +19,42 @@ class MetricLoss(nn.Module):
 
     def __init__(
         self, label_sizes: list[int], dim: int, *, temperature: float = 0.06, attribute_weight: float = 1.0,
-        pair_weight: float = 0.2, stranger_weight: float = 0.1, smoothing: float = 0.05,
+        pair_weight: float = 0.2, smoothing: float = 0.05, generator: torch.Generator | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.temperature, self.smoothing = temperature, smoothing
-        self.attribute_weight, self.pair_weight, self.stranger_weight = attribute_weight, pair_weight, stranger_weight
-        self.proxies = nn.ParameterList([nn.Parameter(torch.randn(size, dim)) for size in label_sizes])
+        self.attribute_weight, self.pair_weight = attribute_weight, pair_weight
+        self.proxies = nn.ParameterList(
+            [nn.Parameter(torch.randn(size, dim, generator=generator)) for size in label_sizes]
+        )
 
-    def forward(self, embeddings: Tensor, labels: Tensor, positives: Tensor | None = None) -> Tensor:
+    def forward(
+        self, embeddings: Tensor, labels: Tensor, positives: Tensor | None = None, *, nothing: Tensor | None = None
+    ) -> Tensor:
         """embeddings: (n, dim) unit length; labels: (n, columns), -1 where unknown;
-        positives: (n, n) bool, which pairs people touched together -> a scalar."""
+        positives: (n, n) bool, which pairs people touched together -> a scalar.
+
+        nothing: (m, dim), pictures of nothing in the catalogue. They are of one more class, whose logit is 0 for
+        every picture: far from all proxies (outlier exposure, Hendrycks et al., 2019)."""
         loss = embeddings.sum() * 0.0  # stays attached to the graph when nothing in the batch is labelled
         for column, proxies in enumerate(self.proxies):
             known = labels[:, column] >= 0
             if known.any():
-                logits = embeddings[known] @ functional.normalize(proxies, dim=1).T / self.temperature
                 weight = 1.0 if column == 0 else self.attribute_weight
                 loss = loss + weight * functional.cross_entropy(
-                    logits, labels[known, column], label_smoothing=self.smoothing
-                )
+                    self._logits(embeddings[known], proxies, further=nothing is not None), labels[known, column],
+                    label_smoothing=self.smoothing,
+                )  # fmt: skip
+            if nothing is not None:
+                further = torch.full((len(nothing),), len(proxies), device=nothing.device)
+                loss = loss + functional.cross_entropy(self._logits(nothing, proxies, further=True), further)
         if positives is not None and positives.any():
             loss = loss + self.pair_weight * _contrast(embeddings, positives, temperature=0.1)
         return loss
 
-    def repel(self, strangers: Tensor) -> Tensor:
-        """Pictures of nothing in the catalogue belong near no proxy (outlier exposure, Hendrycks et al., 2019):
-        the cross-entropy of a further class whose logit is 0.
-
-        strangers: (n, dim) unit length -> a scalar."""
-        loss = strangers.sum() * 0.0
-        for proxies in self.proxies:
-            logits = strangers @ functional.normalize(proxies, dim=1).T / self.temperature
-            loss = loss + functional.softplus(logits.logsumexp(dim=1)).mean()
-        return self.stranger_weight * loss
+    def _logits(self, embeddings: Tensor, proxies: Tensor, *, further: bool) -> Tensor:
+        logits = embeddings @ functional.normalize(proxies, dim=1).T / self.temperature
+        return functional.pad(logits, (0, 1)) if further else logits
 
 
 def _contrast(embeddings: Tensor, positives: Tensor, *, temperature: float) -> Tensor:

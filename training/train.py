@@ -16,8 +16,9 @@ from service.pipeline import Recommender
 from service.ranker import Blend, key_check
 from service.release import Manifest, digest
 from training import batches, blend, encoder, evaluate, export, index, package, pictures, ranker, split
+from training.batches import Examples
 from training.catalogue import Catalogue, read
-from training.encoder import EncoderParameters, Examples
+from training.encoder import EncoderParameters
 from training.progress import say
 from training.ranker import RankerParameters
 from training.report import write_report
@@ -28,7 +29,10 @@ STAGES = ("encoder", "export", "index", "ranker", "package")
 # The modules whose change calls for a stage's product to be made anew.
 CODE = {
     "pictures": ("training.catalogue", "training.pictures", "service.images"),
-    "encoder": ("training.encoder", "training.backbones", "training.augment", "training.losses", "training.batches"),
+    "encoder": (
+        "training.encoder", "training.backbones", "training.augment", "training.losses", "training.batches",
+        "training.projection",
+    ),
     "export": ("training.export", "training.backbones"),
     "index": ("training.index", "training.augment", "service.index", "service.images", "service.encoder"),
     "ranker": ("training.ranker", "training.blend", "service.ranker", "service.terms"),
