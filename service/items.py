@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +31,7 @@ class Items:
         # most popular first, equal ones in row order
         self.by_popularity = np.argsort(-self.popularity, kind="stable")
         self.describe = lru_cache(maxsize=65_536)(self._describe)
+        self._shares: dict[str, dict[str, float]] = {}
         self._mask = lru_cache(maxsize=64)(self._compute_mask)
 
     @classmethod
@@ -58,10 +60,39 @@ class Items:
         named = {name: value(name) for name in ("item_id", "title", "category")}
         return {**named, "attributes": {name: value(name) for name in self.kinds if name != "category"}}
 
+    def values(self, column: str, row: int) -> list[str]:
+        """What one item has in a column: none, one or several values, as text."""
+        value = self._table[column][row].as_py()
+        if isinstance(value, bool):
+            return ["yes" if value else "no"]
+        return [str(part) for part in value] if isinstance(value, list) else [] if value is None else [str(value)]
+
     def categories(self, row: int) -> list[str]:
         """The categories of one item: none, one or several."""
-        value = self.describe(row)["category"]
-        return value if isinstance(value, list) else [value] if value is not None else []
+        return self.values("category", row)
+
+    def usual_shares(self, column: str) -> dict[str, float]:
+        """value -> its share of all that shoppers touched."""
+        if column not in self._shares:
+            counts: defaultdict[str, float] = defaultdict(float)
+            for row in np.flatnonzero(self.popularity):
+                for value in self.values(column, int(row)):
+                    counts[value] += float(self.popularity[row])
+            total = sum(counts.values())
+            self._shares[column] = {value: count / total for value, count in counts.items()}
+        return self._shares[column]
+
+    def numbers(self, column: str) -> np.ndarray | None:
+        """(items,) float64 values of a column of numbers, NaN where unknown; None where there is no such column."""
+        if self.kinds.get(column) != "number":
+            return None
+        values: np.ndarray = self._table[column].to_numpy()
+        return values
+
+    def column(self, name: str) -> list[Any]:
+        """The raw values of a column, one an item."""
+        values: list[Any] = self._table[name].to_pylist()
+        return values
 
     def mask(self, filter: Mapping[str, Any] | None) -> np.ndarray | None:
         """Which items pass: (items,) bool, or None where no filter is given. All conditions must hold.

@@ -3,20 +3,30 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from service import images
 from service.encoder import Encoder
-from service.errors import BadQuery, ReleaseMismatch
+from service.errors import BadQuery, NotFound, ReleaseMismatch, shown
+from service.profiles import Profile, describe
 from service.queries import Event, Query, SimilarQuery
-from service.ranker import DEFAULT_USER_KEY, Shopper, diversify, event_weights, hash_user, key_check
+from service.ranker import DEFAULT_USER_KEY, DISMISS, Objective, Shopper, diversify, hash_user, key_check, last_words
 from service.release import Release
-from service.terms import Sources, because, blend, own_vector, term_values
+from service.terms import (
+    PRICE,
+    Sources,
+    because,
+    blend,
+    log_price,
+    own_vector,
+    scaled_popularity,
+    term_values,
+)
 
-POOL = 200  # candidates from each source, before they are ranked
+POOL = 500  # candidates from each source, before they are ranked
 VOTERS = 10  # neighbours that vote on the category of a picture
 GOLDEN_COSINE, GOLDEN_OVERLAP = 0.999, 0.9
 
@@ -55,7 +65,14 @@ class Recommender:
 
         Raises ReleaseMismatch where `user_key` is not the one that the release was made with."""
         self.release = release
-        self._sources = Sources(release.index, release.ranker, release.items.popularity)
+        items = release.items
+        self._sources = Sources(
+            release.index,
+            release.ranker,
+            scaled_popularity(items.popularity),
+            log_price(items.numbers(PRICE)),
+            release.blend.factor_scale,
+        )
         self.encoder = encoder or (Encoder(release.encoder_path) if release.encoder_path else None)
         self.max_pixels = max_pixels
         self._observe = observe
@@ -82,14 +99,38 @@ class Recommender:
         """Pictures -> (n, dim) float32 unit vectors."""
         return self._encode(pictures, boxes or [None] * len(pictures))
 
-    def score(self, user_id: str, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def score(self, user_id: str, rows: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Factor scores and final scores of items for a shopper without a photo: (n,), (n,).
 
         For a shopper who is not known the factor scores are NaN, and the final ones are those of tier `popular`."""
         shopper = self._know(Query(user_id=user_id))
-        values = term_values(self._sources, np.asarray(rows, dtype=np.int64), None, shopper)
+        asked = np.asarray(rows, dtype=np.int64)
+        values = term_values(self._sources, asked, None, shopper)
         _, parts = blend(values, self.release.blend.tiers["taste" if shopper else "popular"])
-        return values.get("factor", np.full(len(rows), np.nan)), parts.sum(axis=1)
+        factor = np.full(len(asked), np.nan, np.float32)
+        if shopper is not None and self.release.ranker is not None:
+            factor = self.release.ranker.scores(shopper, asked)
+        return factor, parts.sum(axis=1)
+
+    def profile(self, user_id: str) -> Profile:
+        """What this release holds about a shopper. Raises NotFound for one without history."""
+        ranker = self.release.ranker
+        shopper = self._know(Query(user_id=user_id))
+        if ranker is None or shopper is None or not len(shopper.seen):
+            raise NotFound(f"this release holds no history of user {shown(user_id)}", field="user_id")
+        return describe(
+            shopper, release=self.release.number, items=self.release.items, ranker=ranker,
+            segments=self.release.segments, cutoff=self.release.manifest.data["cutoff"],
+        )  # fmt: skip
+
+    def likeness_vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Unit vectors by which two items are alike: of their pictures, else of their factors."""
+        if self.release.index is not None:
+            return np.nan_to_num(self.release.index.vectors(rows))
+        if self.release.ranker is None:
+            return np.zeros((len(rows), 1), np.float32)
+        unit: np.ndarray = self.release.ranker.item_factors[rows] * self.release.ranker.inverse_lengths[rows, None]
+        return unit
 
     def prove(self) -> None:
         """Send the golden cases through the whole chain. Raises ReleaseMismatch where the answers are others."""
@@ -137,15 +178,40 @@ class Recommender:
         row = None
         if ranker is not None and query.user_id is not None:
             row = ranker.user_row(hash_user(query.user_id, self.user_key))
-        known = [(items.find(event.item_id), event.event) for event in query.events]
+        known = [(items.find(event.item_id), event.event) for event in query.events if event.item_id is not None]
         events = [(item, name) for item, name in known if item is not None]
-        if not events:
-            return ranker.shopper(row) if ranker is not None and row is not None else None
+        photos = self._photos(query.events)
         rows = np.array([item for item, _ in events], dtype=np.int64)
-        weights = event_weights([name for _, name in events])
+        names = [name for _, name in events]
         if ranker is None:
-            return Shopper(np.empty(0, np.float32), rows[weights > 0], rows)
-        return ranker.shopper_with_events(row, rows, weights)
+            seen, words = last_words(rows, Objective(1, 0, 1).confidence(names))
+            shopper = Shopper(np.empty(0, np.float32), seen[words > 0], seen)
+        elif events or row is None:
+            shopper = ranker.shopper_with_events(row, rows, ranker.objective.confidence(names))
+        else:
+            shopper = ranker.shopper(row)
+        # someone of whom neither history, profile nor photos say a thing is nobody in particular
+        if not len(shopper.seen) and not shopper.factor.any() and photos is None:
+            return None
+        return replace(shopper, photos=photos)
+
+    def _photos(self, events: Sequence[Event]) -> np.ndarray | None:
+        """Unit vectors of the photos among the events that were not dismissed, or None. Raises BadQuery."""
+        vectors = [event.vector for event in events if event.vector is not None and event.event != DISMISS]
+        if not vectors:
+            return None
+        encoder = self.release.manifest.encoder
+        if encoder is None:
+            raise BadQuery(
+                "this release was made from a catalogue without pictures: it knows no vectors", field="events"
+            )
+        if any(len(vector) != encoder["dim"] for vector in vectors):
+            raise BadQuery(
+                f"events: a vector of this release has {encoder['dim']} numbers; got {[len(v) for v in vectors]}",
+                field="events",
+            )
+        photos = np.array(vectors, dtype=np.float32)
+        return photos / np.linalg.norm(photos, axis=1, keepdims=True)
 
     def _answer(self, query: Query, vector: np.ndarray | None, shopper: Shopper | None) -> Recommendation:
         tier = ("ranked" if shopper else "visual") if vector is not None else ("taste" if shopper else "popular")
@@ -157,7 +223,11 @@ class Recommender:
             rows = self._candidates(query.k, vector, shopper, allowed)
         with self._timed("rank"):
             items = self._rank(query, tier, rows, vector, shopper)
-        return Recommendation(self.release.number, tier, items, self._describe(vector))
+        described = self._describe(vector)
+        if described is not None and vector is not None and query.remember:
+            # the photo itself is not kept: who sends this event along next time is known by its vector
+            described["event"] = {"event": "view", "vector": [round(float(part), 4) for part in vector]}
+        return Recommendation(self.release.number, tier, items, described)
 
     def _candidates(
         self, k: int, vector: np.ndarray | None, shopper: Shopper | None, allowed: np.ndarray | None
@@ -193,7 +263,7 @@ class Recommender:
         order = np.lexsort((rows, -scores))
         if query.diversity > 0 and len(order):
             order = order[: max(POOL, 2 * query.k)]
-            vectors = self._vectors_for_diversity(rows[order])
+            vectors = self.likeness_vectors(rows[order])
             order = order[diversify(scores[order], vectors, k=query.k, diversity=query.diversity)]
         order = order[: query.k]
         reasons = because(self._sources, rows[order], shopper)
@@ -206,16 +276,6 @@ class Recommender:
             )
             for at, past in zip(order, reasons, strict=True)
         ]
-
-    def _vectors_for_diversity(self, rows: np.ndarray) -> np.ndarray:
-        """Unit vectors by which two items are alike: of their pictures, else of their factors."""
-        if self.release.index is not None:
-            return np.nan_to_num(self.release.index.vectors(rows))
-        if self.release.ranker is None:
-            return np.zeros((len(rows), 1), np.float32)
-        factors = np.asarray(self.release.ranker.item_factors[rows])
-        unit: np.ndarray = factors / np.maximum(np.linalg.norm(factors, axis=1, keepdims=True), 1e-9)
-        return unit
 
     def _lookalikes(self, query: SimilarQuery, vector: np.ndarray | None) -> Recommendation:
         items, index = self.release.items, self.release.index

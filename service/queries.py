@@ -11,16 +11,18 @@ from service.images import Box, check_box
 MAX_K = 100
 MAX_EVENTS = 1000
 MAX_ID = 512
+MAX_DIM = 4096
 EVENTS = ("view", "like", "cart", "purchase", "dismiss")
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that a shopper did."""
+    """One thing that a shopper did: to an item, or the sending of a photo, which is known by its vector."""
 
-    item_id: str
+    item_id: str | None
     event: str = "view"
     timestamp: float | None = None
+    vector: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Query:
     exclude_seen: bool = True
     diversity: float = 0.0
     box: Box | None = None
+    remember: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +53,16 @@ class SimilarQuery:
 
 def parse_query(values: Mapping[str, Any], *, image: bytes | None = None) -> Query:
     """Check the fields of a request for recommendations. Absent and null mean the default. Raises BadQuery."""
-    values = _known(values, ("user_id", "events", "k", "filter", "exclude_seen", "diversity", "box"))
+    values = _known(values, ("user_id", "events", "k", "filter", "exclude_seen", "diversity", "box", "remember"))
     box = check_box(values["box"]) if "box" in values else None
     if box and image is None:
         raise BadQuery("box cuts a picture, and no image was sent", field="box")
+    remember = _boolean(values.get("remember", False), "remember")
+    if remember and image is None:
+        raise BadQuery("remember asks for the event of a photo, and no image was sent", field="remember")
     return Query(
         image=image,
+        remember=remember,
         user_id=check_id(values["user_id"], "user_id") if "user_id" in values else None,
         events=_events(values.get("events", [])),
         k=_k(values.get("k", 10)),
@@ -137,11 +144,13 @@ def _events(value: Any) -> tuple[Event, ...]:
 
 def _event(value: Any, position: int) -> Event:
     name = f"events[{position}]"
-    if not isinstance(value, Mapping) or "item_id" not in value:
-        raise BadQuery(f"{name} must be an object with an item_id; got {shown(value)}", field="events")
-    if unknown := sorted(set(value) - {"item_id", "event", "timestamp"}):
+    if isinstance(value, Mapping):  # null means absent, as everywhere
+        value = {key: given for key, given in value.items() if given is not None}
+    if not isinstance(value, Mapping) or ("item_id" in value) == ("vector" in value):
+        raise BadQuery(f"{name} must be an object with an item_id or a vector; got {shown(value)}", field="events")
+    if unknown := sorted(set(value) - {"item_id", "vector", "event", "timestamp"}):
         raise BadQuery(
-            f"{name}: unknown field {shown(unknown[0])}; there are item_id, event, timestamp", field="events"
+            f"{name}: unknown field {shown(unknown[0])}; there are item_id, vector, event, timestamp", field="events"
         )
     event = value.get("event") or "view"
     if event not in EVENTS:
@@ -150,4 +159,15 @@ def _event(value: Any, position: int) -> Event:
     finite = timestamp is None or is_number(timestamp)
     if not finite:
         raise BadQuery(f"{name}: timestamp must be seconds since 1970; got {shown(timestamp)}", field="events")
+    if "vector" in value:
+        return Event(None, event, timestamp, _vector(value["vector"], name))
     return Event(check_id(value["item_id"], f"{name}.item_id"), event, timestamp)
+
+
+def _vector(value: Any, name: str) -> tuple[float, ...]:
+    """The vector of a photo, as an answer gave it: its length is checked where the release's is known."""
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_DIM or not all(is_number(part) for part in value):
+        raise BadQuery(f"{name}: vector must be a list of up to {MAX_DIM} numbers; got {shown(value)}", field="events")
+    if not any(value):
+        raise BadQuery(f"{name}: vector is all zeros, which no photo gives", field="events")
+    return tuple(float(part) for part in value)

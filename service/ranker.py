@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,9 @@ import pyarrow.parquet as pq
 
 DEFAULT_USER_KEY = "vitrine"
 TIERS = ("ranked", "visual", "taste", "popular")
+FACTOR_SCALE = 0.01
+DISMISS = "dismiss"
+EVENT_CONFIDENCES: Mapping[str, float] = {"view": 1.0, "like": 1.25, "cart": 1.5, "purchase": 1.75, DISMISS: 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,61 +21,82 @@ class Objective:
     """The constants of the factorization (Rendle et al., 2021) that fold-in needs as well.
 
     unobserved: weight a0 of every pair that was not observed; regularisation: lambda;
-    frequency: exponent nu by which lambda grows with the number of a row's observations."""
+    frequency: exponent nu by which lambda grows with the number of a row's observations;
+    confidences: weight of a pair by its strongest event, and of a dismissal, whose target is 0 in place of 1."""
 
     unobserved: float
     regularisation: float
     frequency: float
+    confidences: Mapping[str, float] = field(default_factory=lambda: EVENT_CONFIDENCES)
 
     def ridge(self, observations: np.ndarray, others: int) -> np.ndarray:
         """lambda of each row. observations: (n,) counts; others: number of columns -> (n,)."""
         return self.regularisation * (observations + self.unobserved * others) ** self.frequency
 
+    def confidence(self, events: Sequence[str]) -> np.ndarray:
+        """(n,) names of events -> (n,) float32, negative for a dismissal; an unknown event counts as a view."""
+        sign = {DISMISS: -1.0}
+        values = [sign.get(event, 1.0) * self.confidences.get(event, self.confidences["view"]) for event in events]
+        return np.array(values, dtype=np.float32)
+
 
 @dataclass(frozen=True, slots=True)
 class Shopper:
     """What is known about who asks. factor: (factors,); history: item rows they liked, latest last;
-    seen: item rows that are no news to them (the history, and what they dismissed)."""
+    seen: item rows that are no news to them (the history, and what they dismissed); row: of training, if any;
+    photos: (p, dim) unit vectors of photos that they sent before, latest last, or None."""
 
     factor: np.ndarray
     history: np.ndarray
     seen: np.ndarray
+    row: int | None = None
+    photos: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """The learned sum: tier -> term -> weight. The terms are listed in service/pipeline.py."""
+    """The learned sum: tier -> term -> weight. The terms are listed in service/terms.py.
+
+    factor_scale: factor scores well above it count by their logarithm; None in releases that count them as they are."""
 
     tiers: Mapping[str, Mapping[str, float]]
+    factor_scale: float | None = FACTOR_SCALE
 
     @classmethod
     def open(cls, path: Path) -> "Blend":
         """Open blend.json of a release."""
-        return cls(json.loads(path.read_text())["tiers"])
+        values = json.loads(path.read_text())
+        return cls(values["tiers"], values.get("factor_scale"))
 
     def save(self, path: Path) -> None:
         """Write blend.json."""
         tiers = {tier: dict(weights) for tier, weights in self.tiers.items()}
-        path.write_text(json.dumps({"tiers": tiers}, indent=1))
+        path.write_text(json.dumps({"tiers": tiers, "factor_scale": self.factor_scale}, indent=1))
 
 
 class Ranker:
     """The factorization of one release.
 
-    item_factors: (items, factors) float32, zero for items that nobody touched; user_factors: (users, factors)
-    float32; gramian: (factors, factors), the sum of v v' over touched items; history in CSR form:
-    user u touched items[indptr[u]:indptr[u + 1]] in the order of time, confidence[...] beside each.
+    item_factors: (items, factors) float32, the prior of their features for items that nobody touched, zero where
+    there is none; user_factors: (users, factors) float32; gramian: (factors, factors), the sum of v v' over touched
+    items; history in CSR form: user u touched items[indptr[u]:indptr[u + 1]] in the order of time, confidence[...]
+    beside each, negative for a dismissal. user_base: (users, factors), the prior of each profile, or None;
+    trend: (items,) how much more of late than before (training/trend.py), or None.
     """
 
     def __init__(
         self, item_factors: np.ndarray, user_factors: np.ndarray, gramian: np.ndarray, users: Mapping[str, int],
-        indptr: np.ndarray, items: np.ndarray, confidence: np.ndarray, objective: Objective, touched: int,
+        indptr: np.ndarray, items: np.ndarray, confidence: np.ndarray, objective: Objective, touched: int, *,
+        user_base: np.ndarray | None = None, trend: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         self.item_factors = item_factors
         self.user_factors = user_factors
         self.gramian = gramian
         self.objective = objective
         self.touched = touched
+        self.user_base = user_base
+        self.trend = np.zeros(len(item_factors), np.float32) if trend is None else np.asarray(trend)
+        self.inverse_lengths = 1 / np.maximum(np.linalg.norm(item_factors, axis=1), 1e-9).astype(np.float32)
         self._users = users
         self._indptr, self._items, self._confidence = indptr, items, confidence
 
@@ -84,6 +108,9 @@ class Ranker:
             loaded: np.ndarray = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             return loaded
 
+        def array_if_any(name: str) -> np.ndarray | None:
+            return array(name) if (folder / f"{name}.npy").exists() else None
+
         keys = pq.read_table(folder / "users.parquet")["user"].to_pylist()
         constants = json.loads((folder / "objective.json").read_text())
         touched = constants.pop("touched")
@@ -91,14 +118,13 @@ class Ranker:
             array("item_factors"), array("user_factors"), np.array(array("gramian")),
             {key: row for row, key in enumerate(keys)},
             array("history_indptr"), array("history_items"), array("history_confidence"),
-            Objective(**constants), touched,
+            Objective(**constants), touched, user_base=array_if_any("user_base"), trend=array_if_any("trend"),
         )  # fmt: skip
 
     def save_objective(self, folder: Path) -> None:
         """Write objective.json beside the arrays."""
-        (folder / "objective.json").write_text(
-            json.dumps({**asdict(self.objective), "touched": self.touched}, indent=1)
-        )
+        constants = {**asdict(self.objective), "confidences": dict(self.objective.confidences)}
+        (folder / "objective.json").write_text(json.dumps({**constants, "touched": self.touched}, indent=1))
 
     @property
     def users(self) -> int:
@@ -111,36 +137,34 @@ class Ranker:
 
     def shopper(self, row: int) -> Shopper:
         """A shopper of the training data."""
-        history = self._history(row)
-        return Shopper(np.asarray(self.user_factors[row]), history, history)
+        seen, confidence = self._history(row)
+        return Shopper(np.asarray(self.user_factors[row]), seen[confidence > 0], seen, row)
 
-    def shopper_with_events(self, row: int | None, items: np.ndarray, weights: np.ndarray) -> Shopper:
+    def shopper_with_events(self, row: int | None, items: np.ndarray, confidence: np.ndarray) -> Shopper:
         """A shopper folded in from events, after what training knew of them if anything.
 
-        items: (e,) item rows in the order of time; weights: (e,) confidence of each, 0 for a dismissal."""
-        before, believed = np.empty(0, np.int64), np.empty(0, np.float32)
+        items: (e,) item rows in the order of time; confidence: (e,), negative for a dismissal."""
+        base = None
         if row is not None:
-            before, believed = self._history(row), self._confidence[self._indptr[row] : self._indptr[row + 1]]
-        history, confidence = np.concatenate([before, items]), np.concatenate([believed, weights])
-        # the latest mention of an item places it, its strongest confidence counts
-        unique, last = np.unique(history[::-1], return_index=True)
-        strongest = np.zeros(len(unique), np.float32)
-        np.maximum.at(strongest, np.searchsorted(unique, history), confidence)
-        order = np.argsort(-last, kind="stable")
-        order = order[strongest[order] > 0]
-        liked = unique[order]
-        return Shopper(self.fold_in(liked, strongest[order]), liked, unique)
+            before, believed = self._history(row)
+            items, confidence = np.concatenate([before, items]), np.concatenate([believed, confidence])
+            base = None if self.user_base is None else np.asarray(self.user_base[row])
+        seen, strength = last_words(items, confidence)
+        return Shopper(self.fold_in(seen, strength, base), seen[strength > 0], seen, row)
 
-    def fold_in(self, items: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    def fold_in(self, items: np.ndarray, confidence: np.ndarray, base: np.ndarray | None = None) -> np.ndarray:
         """The user factor that minimises the objective with item factors held (Hu et al., 2008, eq. 4).
 
-        items: (e,) rows, distinct; confidence: (e,) -> (factors,) float32. One solve of factors x factors."""
-        factors = self.item_factors[items]
+        items: (e,) rows, distinct; confidence: (e,), negative where the target is 0; base: (factors,) the prior of
+        the profile, or None -> (factors,) float32. One solve of factors x factors."""
+        factors = np.asarray(self.item_factors[items])
         ridge = self.objective.ridge(np.array([len(items)]), self.touched)[0]
-        weighted = factors * confidence[:, None]
-        system = self.objective.unobserved * self.gramian + weighted.T @ factors
+        system = self.objective.unobserved * self.gramian + (factors * np.abs(confidence)[:, None]).T @ factors
         system[np.diag_indices_from(system)] += ridge
-        solution: np.ndarray = np.linalg.solve(system, weighted.sum(axis=0))
+        wanted = np.maximum(confidence, 0) @ factors
+        if base is not None:
+            wanted = wanted + ridge * base
+        solution: np.ndarray = np.linalg.solve(system, wanted)
         return solution.astype(np.float32)
 
     def scores(self, shopper: Shopper, rows: np.ndarray) -> np.ndarray:
@@ -158,8 +182,22 @@ class Ranker:
         found: np.ndarray = best[np.isfinite(scores[best])]
         return found
 
-    def _history(self, row: int) -> np.ndarray:
-        return np.asarray(self._items[self._indptr[row] : self._indptr[row + 1]], dtype=np.int64)
+    def _history(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        place = slice(self._indptr[row], self._indptr[row + 1])
+        return np.asarray(self._items[place], dtype=np.int64), np.asarray(self._confidence[place])
+
+
+def last_words(items: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each item once, in the order of its last event, with what that says of it: dismissed, where the last event is
+    a dismissal, else liked, by the strongest event. (e,), (e,) -> distinct items, confidences."""
+    unique, inverse = np.unique(items, return_inverse=True)
+    last = np.zeros(len(unique), np.int64)
+    np.maximum.at(last, inverse, np.arange(len(items)))
+    strongest = np.zeros(len(unique), np.float32)
+    np.maximum.at(strongest, inverse, confidence)
+    words = np.where(confidence[last] < 0, confidence[last], strongest)
+    order = np.argsort(last, kind="stable")
+    return unique[order].astype(np.int64), words[order].astype(np.float32)
 
 
 def hash_user(user_id: str, key: str) -> str:
@@ -197,12 +235,3 @@ def diversify(scores: np.ndarray, vectors: np.ndarray, *, k: int, diversity: flo
 def _to_unit_range(values: np.ndarray) -> np.ndarray:
     spread = values.max() - values.min()
     return (values - values.min()) / spread if spread > 0 else np.zeros_like(values)
-
-
-EVENT_WEIGHTS: Mapping[str, float] = {"view": 1.0, "like": 2.0, "cart": 3.0, "purchase": 4.0}
-
-
-def event_weights(events: Sequence[str]) -> np.ndarray:
-    """Confidence of each event by its type; an unnamed or unknown type counts as a view. 0 for a dismissal."""
-    weights = [0.0 if event == "dismiss" else EVENT_WEIGHTS.get(event, 1.0) for event in events]
-    return np.array(weights, dtype=np.float32)

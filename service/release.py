@@ -2,7 +2,8 @@
 
     manifest.json   encoder.onnx   items.parquet   vectors.npy   index.faiss   thumbnails.bin   thumbnails.npy
     ranker/ (item_factors, user_factors, gramian, history_indptr, history_items .npy, users.parquet,
-             objective.json, blend.json)   features.json   golden/   report/
+             objective.json, blend.json; with features item_prior, user_prior, user_base; trend, segments)
+    features.json   golden/   report/
 
 Encoder, vectors and index are absent for a catalogue without pictures, the arrays of ranker/ for one without
 interactions.
@@ -20,6 +21,7 @@ import numpy as np
 from service.errors import ReleaseDamaged, ReleaseMismatch, ReleaseTooNew
 from service.index import Index
 from service.items import Items, Thumbnails
+from service.profiles import Segments
 from service.ranker import Blend, Ranker
 
 FORMAT_VERSION = 1
@@ -99,6 +101,7 @@ class Release:
     encoder_path: Path | None
     index: Index | None
     ranker: Ranker | None
+    segments: Segments | None = None
 
     @classmethod
     def open(cls, path: Path | str) -> "Release":
@@ -117,14 +120,15 @@ class Release:
         items = Items.open(path / "items.parquet", features["items"])
         thumbnails = Thumbnails(path / "thumbnails.bin", np.load(path / "thumbnails.npy", allow_pickle=False))
         blend = Blend.open(path / "ranker" / "blend.json")
-        encoder_path, index, ranker = None, None, None
+        encoder_path, index, ranker, segments = None, None, None, None
         if manifest.encoder is not None:
             encoder_path = path / "encoder.onnx"
             vectors = np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False)
             index = Index.open(path / "index.faiss", vectors, np.flatnonzero(items.pictured))
         if manifest.ranker is not None:
             ranker = Ranker.open(path / "ranker")
-        release = cls(path, manifest, items, thumbnails, blend, _golden(path), encoder_path, index, ranker)
+            segments = Segments.open(path / "ranker")
+        release = cls(path, manifest, items, thumbnails, blend, _golden(path), encoder_path, index, ranker, segments)
         release._require_fit()
         return release
 

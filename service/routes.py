@@ -14,6 +14,7 @@ from service.errors import BadQuery
 from service.metrics import Metrics
 from service.pipeline import Recommender
 from service.problems import problem_of
+from service.queries import check_id
 
 # BentoML's own page reports to an analytics service; its copy of Swagger does not
 SWAGGER_PAGE = """<!doctype html>
@@ -48,6 +49,10 @@ def create_app(
         headers = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
         return Response(jpeg, media_type="image/jpeg", headers=headers)
 
+    def profile(request: Request) -> Response:
+        user_id = check_id(request.path_params["user_id"], "user_id")
+        return JSONResponse(dataclasses.asdict(recommender().profile(user_id)))
+
     def release(request: Request) -> Response:
         described = dataclasses.asdict(recommender().release.manifest)
         described.pop("files")
@@ -71,6 +76,7 @@ def create_app(
             # the longer path first: an item id may hold slashes
             Route("/items/{item_id:path}/picture", picture, methods=["GET"], name="Picture of an item (JPEG)"),
             Route("/items/{item_id:path}", item, methods=["GET"], name="Title, category, attributes of an item"),
+            Route("/users/{user_id:path}/profile", profile, methods=["GET"], name="What is held about a shopper"),
             Route("/release", release, methods=["GET"], name="What is being served"),
             Route("/metrics", scrape, methods=["GET"], name="Prometheus metrics"),
             Route("/docs.json", document, methods=["GET"], name="This document"),

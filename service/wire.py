@@ -43,9 +43,10 @@ class _Body(bentoml.IODescriptor, Generic[Asked]):
 
 
 class EventIn(BaseModel):
-    """One thing that the shopper did lately."""
+    """One thing that the shopper did lately, to an item or by sending a photo."""
 
-    item_id: str
+    item_id: str | None = None
+    vector: list[float] | None = Field(None, description="in place of an item: of a photo, as `remember` gave it")
     event: str = Field("view", description="view, like, cart, purchase or dismiss")
     timestamp: float | None = Field(None, description="seconds since 1970")
 
@@ -62,6 +63,7 @@ class RecommendBody(_Body[Query]):
     exclude_seen: bool = True
     diversity: float = Field(0.0, ge=0, le=1)
     box: list[float] = Field(ABSENT, description="[left, top, right, bottom] as fractions of the picture")
+    remember: bool = Field(False, description="give the photo's vector back as an event that may be sent along later")
 
 
 class SimilarBody(_Body[SimilarQuery]):
@@ -109,6 +111,7 @@ class PictureOut(BaseModel):
     category: str | None
     confidence: float = Field(description="share of the nearest items' votes")
     in_catalogue: bool = Field(description="whether anything in this catalogue looks like it at all")
+    event: dict[str, Any] | None = Field(None, description="asked for by `remember`; the picture itself is not kept")
 
 
 class RecommendationOut(BaseModel):

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from service.index import Index
 from service.ranker import Blend, Ranker, Shopper
-from service.terms import Sources, term_values
+from service.terms import Sources, log_price, scaled_popularity, term_values
 from training import ranker
 from training.ranker import RankerParameters
+from training.sides import Known
 
-SHOPPERS = 400
+SHOPPERS = 800
 CANDIDATES = 4000
 PENALTY = 1e-3
 TOP = 20
@@ -21,9 +21,9 @@ FACTORS = (0.0, 0.25, 0.5, 0.75, 1.33, 2.0, 4.0)
 
 # What serves a tier where there is nothing to learn from.
 UNLEARNED = {
-    "ranked": {"factor": 1.0, "likeness": 1.0, "own_likeness": 0.1, "popularity": 0.05},
+    "ranked": {"factor": 0.1, "likeness": 1.0, "own_likeness": 0.1, "popularity": 0.05},
     "visual": {"likeness": 1.0, "popularity": 0.01},
-    "taste": {"factor": 1.0, "own_likeness": 0.2, "popularity": 0.1},
+    "taste": {"factor": 1.0, "own_likeness": 1.0, "popularity": 0.5},
     "popular": {"popularity": 1.0},
 }
 
@@ -48,45 +48,54 @@ class Lessons:
     next_items: list[np.ndarray]
 
 
-def learn(
-    interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, index: Index | None,
-    views: tuple[np.ndarray, np.ndarray] | None, seed: int,
-) -> Blend:  # fmt: skip
-    """interactions: the training period, in the order of time; views: item rows and vectors of photographs."""
-    lessons = _lessons(interactions, items=items, parameters=parameters, index=index, seed=seed)
+def learn(interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, known: Known, seed: int) -> Blend:
+    """interactions: the training period, in the order of time. Factors of its first nine tenths judge its last."""
+    lessons = look_ahead(interactions, items=items, parameters=parameters, known=known, seed=seed)
     if lessons is None:
         return Blend(UNLEARNED)
     rng = np.random.default_rng(seed)
     tiers = dict(UNLEARNED)
-    tiers["taste"] = fit([_taste(lessons, at, rng) for at in range(len(lessons.shoppers))])
-    if index is not None and views is not None:
-        photos = dict(zip(views[0].tolist(), views[1], strict=True))
+    tiers["taste"], _ = fit([_taste(lessons, at, rng) for at in range(len(lessons.shoppers))])
+    tiers["popular"], _ = fit([_taste(lessons, at, rng, known=False) for at in range(len(lessons.shoppers))])
+    if known.index is not None and known.views is not None:
+        photos = dict(zip(known.views[0].tolist(), known.views[1], strict=True))
         pairs = [
             (at, int(item)) for at, next_items in enumerate(lessons.next_items) for item in next_items if item in photos
         ]
         pairs = [pairs[p] for p in rng.permutation(len(pairs))[:SHOPPERS]]
         if pairs:
-            tiers["ranked"] = fit([_photo(lessons, at, item, photos[item], rng, known=True) for at, item in pairs])
-            tiers["visual"] = fit([_photo(lessons, at, item, photos[item], rng, known=False) for at, item in pairs])
+            tiers["ranked"], _ = fit([_photo(lessons, at, item, photos[item], rng, known=True) for at, item in pairs])
+            tiers["visual"], _ = fit([_photo(lessons, at, item, photos[item], rng, known=False) for at, item in pairs])
     return Blend(tiers)
 
 
-def fit(choices: list[Choice]) -> dict[str, float]:
-    """Weights that put the chosen items first: those of a multinomial logit (McFadden, 1974), then coordinate
-    ascent on nDCG itself, since the likelihood also cares for the order far below the top."""
-    names = sorted(choices[0].values)
+def rehearse(lessons: Lessons, *, seed: int) -> float:
+    """nDCG@TOP that shoppers without a photo would have seen in the lessons' period, with the best weights."""
+    rng = np.random.default_rng(seed)
+    return fit([_taste(lessons, at, rng) for at in range(len(lessons.shoppers))])[1]
+
+
+def fit(choices: list[Choice]) -> tuple[dict[str, float], float]:
+    """Weights that put the chosen items first, and the nDCG@TOP that they reach.
+
+    They are those of a multinomial logit (McFadden, 1974), then coordinate ascent on nDCG itself, since the
+    likelihood also cares for the order far below the top."""
+    names = sorted({name for choice in choices for name in choice.values})
     width = max(len(choice.chosen) for choice in choices)
     values = np.zeros((len(choices), width, len(names)), np.float32)
     chosen = np.zeros((len(choices), width), bool)
     real = np.zeros((len(choices), width), bool)
     for line, choice in enumerate(choices):
         n = len(choice.chosen)
-        values[line, :n] = np.stack([choice.values[name] for name in names], axis=1)
+        for term, name in enumerate(names):
+            values[line, :n, term] = choice.values.get(name, 0.0)
         chosen[line, :n], real[line, :n] = choice.chosen, True
     spread = values[real].std(axis=0)
     spread = np.where(spread > 0, spread, 1.0).astype(np.float32)
-    weights = _climb(values / spread, chosen, real, _logit(values / spread, chosen, real))
-    return {name: round(float(w / s), 6) for name, w, s in zip(names, weights, spread, strict=True)}
+    values /= spread
+    weights = _climb(values, chosen, real, _logit(values, chosen, real))
+    reached = _ndcg(values @ weights, chosen, real)
+    return {name: round(float(w / s), 6) for name, w, s in zip(names, weights, spread, strict=True)}, reached
 
 
 def _logit(values: np.ndarray, chosen: np.ndarray, real: np.ndarray) -> np.ndarray:
@@ -140,33 +149,35 @@ def _ndcg(scores: np.ndarray, chosen: np.ndarray, real: np.ndarray) -> float:
     return float((gain / ideal).mean())
 
 
-def _lessons(
-    interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, index: Index | None, seed: int
-) -> Lessons | None:
+def look_ahead(
+    interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, known: Known, seed: int,
+    shoppers: int = SHOPPERS,
+) -> Lessons | None:  # fmt: skip
     """Train on the first nine tenths, look at what is touched in the last one. None where nobody comes back."""
     cut = int(len(interactions) * 0.9)
     before, after = interactions.iloc[:cut], interactions.iloc[cut:]
     if before.empty or after.empty:
         return None
-    trained, arrays, users = ranker.train(before, items=items, parameters=parameters, user_key="", quiet=True)
-    row_of = {user: row for row, user in enumerate(users)}
+    made = ranker.train(before, items=items, parameters=parameters, user_key="", sides=known.sides, quiet=True)
+    row_of = {user: row for row, user in enumerate(made.users)}
     found = {
-        row_of[user]: np.setdiff1d(items_after.unique(), trained.shopper(row_of[user]).seen)
+        row_of[user]: np.setdiff1d(items_after.unique(), made.ranker.shopper(row_of[user]).seen)
         for user, items_after in after.groupby("user_id", sort=True)["item"]
-        if user in row_of
+        if user in row_of and len(made.ranker.shopper(row_of[user]).history)
     }
     rows = [row for row, new in found.items() if len(new)]
     if not rows:
         return None
-    chosen = np.random.default_rng(seed).permutation(rows)[:SHOPPERS].tolist()
-    popularity = np.bincount(arrays["history_items"], minlength=items).astype(np.float32)
-    return Lessons(Sources(index, trained, popularity), chosen, [found[row] for row in chosen])
+    chosen = np.random.default_rng(seed).permutation(rows)[:shoppers].tolist()
+    counts = np.bincount(made.arrays["history_items"], minlength=items)
+    sources = Sources(known.index, made.ranker, scaled_popularity(counts), log_price(known.prices))
+    return Lessons(sources, chosen, [found[row] for row in chosen])
 
 
-def _taste(lessons: Lessons, at: int, rng: np.random.Generator) -> Choice:
+def _taste(lessons: Lessons, at: int, rng: np.random.Generator, *, known: bool = True) -> Choice:
     shopper = _ranker(lessons).shopper(lessons.shoppers[at])
     rows, chosen = _candidates(lessons, shopper, lessons.next_items[at], rng)
-    return Choice(term_values(lessons.sources, rows, None, shopper), chosen)
+    return Choice(term_values(lessons.sources, rows, None, shopper if known else None), chosen)
 
 
 def _photo(lessons: Lessons, at: int, item: int, photo: np.ndarray, rng: np.random.Generator, *, known: bool) -> Choice:

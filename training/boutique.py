@@ -11,6 +11,8 @@ from training.garments import BACKGROUNDS, CATEGORIES, COLOURS, PATTERNS, Garmen
 from training.progress import track
 
 FIRST_DAY = 1_767_225_600  # 2026-01-01
+NEW_SHARE = 0.03  # of items and of shoppers
+NEW_FROM = 0.96  # of the days, just after the last tenth of the log begins
 DAYS = 120
 SEGMENTS = ("classic", "playful", "sporty", "romantic", "urban")
 COLOUR_NAMES = tuple(COLOURS)
@@ -126,15 +128,19 @@ def user_table(tastes: Tastes, rng: np.random.Generator) -> pd.DataFrame:
 
 def _interactions(utility: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
     """Each shopper touches some items, drawn without replacement in proportion to exp(utility) (Gumbel top-k),
-    spread over the days; of what they view some is liked, put into the cart, bought."""
+    spread over the days; of what they view some is liked, put into the cart, bought. A few items and shoppers are
+    new: all that concerns them happens in the last days, when a release was trained without them."""
     shoppers, items = utility.shape
+    new_items = np.asarray(rng.random(items) < NEW_SHARE)
+    new_shoppers = np.asarray(rng.random(shoppers) < NEW_SHARE)
     counts = np.clip(rng.lognormal(np.log(60), 0.5, shoppers), 8, min(200, items // 3)).astype(int)
     noisy = utility + rng.gumbel(size=utility.shape)
     order = np.argsort(-noisy, axis=1)
     rows = []
     for shopper in range(shoppers):
         touched = rng.permutation(order[shopper, : counts[shopper]])
-        times = np.sort(rng.integers(0, DAYS * 86_400, len(touched))) + FIRST_DAY
+        earliest = np.where(new_items[touched] | new_shoppers[shopper], NEW_FROM * DAYS * 86_400, 0)
+        times = (earliest + rng.random(len(touched)) * (DAYS * 86_400 - earliest)).astype(np.int64) + FIRST_DAY
         events = rng.choice(["view", "like", "cart", "purchase"], len(touched), p=[0.62, 0.2, 0.1, 0.08])
         rows.append(pd.DataFrame({"user_id": f"{shopper:05d}", "item": touched, "event": events, "timestamp": times}))
     log = pd.concat(rows).sort_values("timestamp", kind="stable")

@@ -45,7 +45,7 @@ class Catalogue:
     items: one row an item, in the order of the file; ids are unique strings; an item without a picture has image None.
     interactions: user_id, item (row of `items`), event, value, timestamp (seconds), in the order of time.
     users: profile columns by unique user_id, or None.
-    kinds: attribute column of `items` -> number | boolean | category | tags.
+    kinds: attribute column of `items` -> number | boolean | category | tags; user_kinds: profile column of `users`.
     """
 
     path: Path
@@ -55,6 +55,7 @@ class Catalogue:
     users: pd.DataFrame | None = None
     unusable: tuple[Unusable, ...] = ()
     rows: dict[str, int] = field(default_factory=dict)
+    user_kinds: dict[str, str] = field(default_factory=dict)
 
     def unusable_by_reason(self) -> dict[tuple[str, str], int]:
         """(table, reason) -> how many rows, most frequent first."""
@@ -122,6 +123,7 @@ def read(path: Path, *, now: float | None = None) -> Catalogue:
     items, kinds = _items(path, table, found)
     rows = {"items": len(table)}
     interactions = users = None
+    user_kinds: dict[str, str] = {}
     if (table := _table(path, "interactions", found)) is not None:
         rows["interactions"] = len(table)
         interactions = _interactions(table, items, found, now=time.time() if now is None else now)
@@ -131,8 +133,8 @@ def read(path: Path, *, now: float | None = None) -> Catalogue:
         users = _drop_duplicates(users, "users", "user_id", found)
         users = users.drop(columns="row")
         for column in users.columns[1:]:
-            users[column] = _typed(users[column])[0]
-    return Catalogue(path, items, kinds, interactions, users, tuple(found), rows)
+            users[column], user_kinds[column] = _typed(users[column])
+    return Catalogue(path, items, kinds, interactions, users, tuple(found), rows, user_kinds)
 
 
 def _table(path: Path, name: str, found: list[Unusable]) -> pd.DataFrame | None:

@@ -1,4 +1,4 @@
-"""Ranking measures over many queries, with intervals."""
+"""Ranking measures over many queries, with intervals. Relevance is binary."""
 
 from collections.abc import Sequence
 
@@ -7,21 +7,53 @@ import numpy as np
 RESAMPLES = 1000
 
 
-def recall_at(ranked: np.ndarray, relevant: Sequence[np.ndarray], k: int) -> np.ndarray:
-    """ranked: (n, >= k) item rows, -1 where there are fewer -> (n,): hits / min(k, number of relevant items)."""
-    return np.array([
-        np.isin(row[:k], wanted).sum() / min(k, len(wanted)) for row, wanted in zip(ranked, relevant, strict=True)
-    ])  # fmt: skip
+def hits_of(ranked: np.ndarray, relevant: Sequence[np.ndarray]) -> np.ndarray:
+    """ranked: (n, k) item rows, -1 where there are fewer; relevant: item rows of each query -> (n, k) bool."""
+    return np.array([np.isin(row, wanted) for row, wanted in zip(ranked, relevant, strict=True)], dtype=bool).reshape(
+        ranked.shape
+    )
 
 
-def ndcg_at(ranked: np.ndarray, relevant: Sequence[np.ndarray], k: int) -> np.ndarray:
-    """Normalised discounted cumulative gain with binary relevance (Jarvelin and Kekalainen, 2002) -> (n,)."""
+def list_measures(hits: np.ndarray, sizes: np.ndarray, k: int) -> dict[str, np.ndarray]:
+    """Measures of the first k answers, each (n,). hits: (n, >= k) bool; sizes: (n,) numbers of relevant items.
+
+    recall is hits / min(k, relevant); ndcg as Jarvelin and Kekalainen, 2002; map is average precision over
+    min(k, relevant); mrr the inverse rank of the first hit."""
+    top = hits[:, :k].astype(float)
+    possible = np.minimum(sizes, k)
     discounts = 1 / np.log2(np.arange(2, k + 2))
-    ideal = np.cumsum(discounts)
-    return np.array([
-        (np.isin(row[:k], wanted) * discounts[: len(row[:k])]).sum() / ideal[min(k, len(wanted)) - 1]
-        for row, wanted in zip(ranked, relevant, strict=True)
-    ])  # fmt: skip
+    found = top.sum(axis=1)
+    precision, recall = found / k, found / possible
+    so_far = np.cumsum(top, axis=1) / np.arange(1, top.shape[1] + 1)
+    first = np.where(found > 0, 1 / (1 + top.argmax(axis=1)), 0.0)
+    return {
+        f"precision_at_{k}": precision,
+        f"recall_at_{k}": recall,
+        f"f1_at_{k}": 2 * precision * recall / np.maximum(precision + recall, 1e-12),
+        f"ndcg_at_{k}": (top * discounts[: top.shape[1]]).sum(axis=1) / np.cumsum(discounts)[possible - 1],
+        f"map_at_{k}": (so_far * top).sum(axis=1) / possible,
+        f"mrr_at_{k}": first,
+        f"hit_rate_at_{k}": (found > 0).astype(float),
+    }
+
+
+def auc(scores: np.ndarray, relevant: np.ndarray) -> float:
+    """The chance that a relevant item is scored above another, ties half. (n,), (n,) bool; NaN if either is empty."""
+    positives, negatives = np.sort(scores[relevant]), np.sort(scores[~relevant])
+    if not len(positives) or not len(negatives):
+        return float("nan")
+    below = np.searchsorted(negatives, positives, side="left")
+    below_or_equal = np.searchsorted(negatives, positives, side="right")
+    return float((below + below_or_equal).sum() / (2 * len(positives) * len(negatives)))
+
+
+def gini(counts: np.ndarray) -> float:
+    """How unevenly recommendations fall on items: 0 if all get as many, near 1 if few get all."""
+    ordered = np.sort(counts.astype(float))
+    if not ordered.sum():
+        return 0.0
+    ranks = np.arange(1, len(ordered) + 1)
+    return float((2 * ranks - len(ordered) - 1) @ ordered / (len(ordered) * ordered.sum()))
 
 
 def interval(values: np.ndarray, *, seed: int = 0) -> list[float]:
@@ -31,6 +63,16 @@ def interval(values: np.ndarray, *, seed: int = 0) -> list[float]:
     rng = np.random.default_rng(seed)
     means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(RESAMPLES)]
     return [float(q) for q in np.quantile(means, [0.025, 0.975])]
+
+
+def with_intervals(measured: dict[str, np.ndarray]) -> dict[str, object]:
+    """Means, and beside each the interval. NaN values, of queries that a measure does not apply to, are left out."""
+    figures: dict[str, object] = {}
+    for name, values in measured.items():
+        known = values[np.isfinite(values)]
+        figures[name] = float(known.mean()) if len(known) else 0.0
+        figures[f"{name}_interval"] = interval(known)
+    return figures
 
 
 def top(scores: np.ndarray, k: int) -> np.ndarray:

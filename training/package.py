@@ -21,6 +21,7 @@ from service.errors import BadQuery
 from service.items import PICTURED, POPULARITY
 from service.pipeline import Recommender
 from service.queries import Event, Query
+from service.ranker import DISMISS
 from service.release import GoldenCase, Manifest, Release, digest, list_files
 from training.catalogue import Catalogue
 from training.progress import track
@@ -91,7 +92,9 @@ def _assemble(parts: Parts, folder: Path) -> None:
     catalogue = parts.catalogue
     _write_items(catalogue, parts.seen, folder)
     _write_thumbnails(catalogue, folder)
-    features = {"items": catalogue.kinds}
+    features: dict[str, object] = {"items": catalogue.kinds}
+    if parts.ranker:
+        features |= json.loads((parts.ranker / "features.json").read_text())
     (folder / "features.json").write_text(json.dumps(features, indent=1, sort_keys=True))
     if parts.encoder and parts.index:
         shutil.copy(parts.encoder / "encoder.onnx", folder)
@@ -100,15 +103,16 @@ def _assemble(parts: Parts, folder: Path) -> None:
     (folder / "ranker").mkdir()
     shutil.copy(parts.blend, folder / "ranker" / "blend.json")
     if parts.ranker:
-        for file in (*parts.ranker.glob("*.npy"), parts.ranker / "users.parquet", parts.ranker / "objective.json"):
-            shutil.copy(file, folder / "ranker")
+        for name in ("*.npy", "users.parquet", "objective.json", "segments.json"):
+            for file in parts.ranker.glob(name):
+                shutil.copy(file, folder / "ranker")
 
 
 def _write_items(catalogue: Catalogue, seen: pd.DataFrame | None, folder: Path) -> None:
     items = catalogue.items
     popularity = np.zeros(len(items), np.int64)
     if seen is not None:
-        pairs = seen[["user_id", "item"]].drop_duplicates()
+        pairs = seen.loc[seen["event"] != DISMISS, ["user_id", "item"]].drop_duplicates()
         popularity = np.bincount(pairs["item"], minlength=len(items))
     columns: dict[str, pa.Array] = {
         "item_id": pa.array(items["item_id"], pa.string()),

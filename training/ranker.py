@@ -1,6 +1,7 @@
-"""Factorize the interactions: implicit alternating least squares (Hu et al., 2008; Rendle et al., 2021)."""
+"""The ranker of a release: interactions -> confidences, factors with their priors, histories, trends."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -8,153 +9,167 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse
-import torch
 
-from service.ranker import Objective, Ranker, event_weights, hash_user
-from training.progress import track
+from service.ranker import DISMISS, EVENT_CONFIDENCES, Objective, Ranker, hash_user
+from training.factorize import Factors, factorize
 
-BLOCK_ELEMENTS = 24_000_000  # floats of gathered factors at a time: about 100 MB
+DAY = 86_400
+TREND_HALF_LIFE = 10.0  # days
+TREND_SMOOTHING = 20.0  # touches that an item is credited with, so that rare ones have no trend by chance
 
 
 @dataclass(frozen=True, slots=True)
 class RankerParameters:
-    """How to factorize. The regularisation grows with a row's observations (`Objective`)."""
+    """How to factorize. The regularisation grows with a row's observations (`Objective`); half_life: days after
+    which an event counts half, or None; prior_ridge: how reluctantly features explain factors (lam_w)."""
 
-    factors: int = 64
+    factors: int = 128
     sweeps: int = 12
     unobserved: float = 1.0
     regularisation: float = 0.003
     frequency: float = 1.0
-    event_confidence: float = 0.25
+    confidences: Mapping[str, float] = field(default_factory=lambda: dict(EVENT_CONFIDENCES))
+    half_life: float | None = None
+    prior_ridge: float = 10.0
     seed: int = 0
 
     @property
     def objective(self) -> Objective:
         """What serving needs to fold shoppers in."""
-        return Objective(self.unobserved, self.regularisation, self.frequency)
+        return Objective(self.unobserved, self.regularisation, self.frequency, self.confidences)
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What is known of items and shoppers beside who touched what. items: (items, d) float32 by row of the catalogue;
+    users: (profiles, d) by `profiles`, the user ids. Either may be None."""
+
+    items: np.ndarray | None = None
+    users: np.ndarray | None = None
+    profiles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trained ranker, its arrays by file name, and the user ids of its rows."""
+
+    ranker: Ranker
+    arrays: dict[str, np.ndarray]
+    users: list[str]
 
 
 def confidence_matrix(
-    interactions: pd.DataFrame, *, items: int, event_confidence: float
+    interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, users: list[str] | None = None
 ) -> tuple[scipy.sparse.csr_matrix, list[str]]:
-    """users x items, float32: 1 for a touched pair, more by `event_confidence` for each step up in its strongest
-    event (view < like < cart < purchase). -> matrix, and user ids in the order of its rows."""
-    ids, rows = np.unique(interactions["user_id"].to_numpy(dtype=str), return_inverse=True)
+    """users x items, float32: the confidence of each touched pair by its strongest event, halved by age; negative
+    where the shopper's last word on the item is a dismissal. -> matrix, and user ids in the order of its rows.
+
+    interactions: in the order of time; users: ids that get a row even without an event."""
+    ids = np.unique(np.concatenate([interactions["user_id"].to_numpy(dtype=str), np.array(users or [], dtype=str)]))
+    rows = np.searchsorted(ids, interactions["user_id"].to_numpy(dtype=str))
     names, codes = np.unique(interactions["event"].to_numpy(dtype=str), return_inverse=True)
-    steps = event_weights(list(names))[codes]
-    strength = np.where(steps > 0, 1 + event_confidence * (steps - 1), 0).astype(np.float32)
-    pairs = pd.DataFrame({"user": rows, "item": interactions["item"], "strength": strength})
-    strongest = pairs.groupby(["user", "item"], sort=True)["strength"].max()
-    strongest = strongest[strongest > 0]
-    users, touched = (strongest.index.get_level_values(level).to_numpy() for level in (0, 1))
-    matrix = scipy.sparse.csr_matrix((strongest.to_numpy(), (users, touched)), shape=(len(ids), items))
-    return matrix, list(ids)
+    confidence = parameters.objective.confidence(list(names))[codes]
+    if parameters.half_life is not None and len(interactions):
+        times = interactions["timestamp"].to_numpy()
+        confidence = confidence * 0.5 ** ((times.max() - times) / (DAY * parameters.half_life))
+    pair = rows.astype(np.int64) * items + interactions["item"].to_numpy()
+    # stable, so that within a pair events stay in the order of time
+    order = np.argsort(pair, kind="stable")
+    pair, confidence = pair[order], confidence[order].astype(np.float32)
+    starts = np.flatnonzero(np.diff(pair, prepend=-1))
+    last = confidence[np.append(starts[1:], len(pair))[: len(starts)] - 1]
+    strongest = np.maximum.reduceat(confidence, starts) if len(starts) else confidence
+    words = np.where(last < 0, last, strongest)
+    users_of, items_of = pair[starts] // items, (pair[starts] % items).astype(np.int32)
+    indptr = np.searchsorted(users_of, np.arange(len(ids) + 1))
+    return scipy.sparse.csr_matrix((words, items_of, indptr), shape=(len(ids), items)), ids.tolist()
 
 
-def factorize(
-    matrix: scipy.sparse.csr_matrix, parameters: RankerParameters, *, quiet: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """matrix: users x items, confidences -> user factors (users, factors), item factors (items, factors), float32.
-
-    Items that nobody touched get zero factors."""
-    generator = torch.Generator().manual_seed(parameters.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    sides = [_Side(matrix, parameters.objective, device), _Side(matrix.T.tocsr(), parameters.objective, device)]
-    touched = torch.from_numpy(np.asarray(matrix.getnnz(axis=0) > 0)).to(device)
-    items = torch.randn(matrix.shape[1], parameters.factors, generator=generator).to(device)
-    items *= 0.1 / parameters.factors**0.5 * touched[:, None]
-    users = torch.zeros(matrix.shape[0], parameters.factors, device=device)
-    for _ in range(parameters.sweeps) if quiet else track(range(parameters.sweeps), "factorizing interactions"):
-        users = sides[0].solve(items, users)
-        items = sides[1].solve(users, items)
-    users = sides[0].solve(items, users)  # so that the stored user factors are the fold-in of their own histories
-    return users.cpu().numpy(), items.cpu().numpy()
+def history_of(
+    interactions: pd.DataFrame, matrix: scipy.sparse.csr_matrix, users: list[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """CSR arrays of who touched what, in the order of each pair's last touch: indptr, items, confidence, times."""
+    rows = np.searchsorted(np.array(users, dtype=str), interactions["user_id"].to_numpy(dtype=str))
+    pair = rows.astype(np.int64) * matrix.shape[1] + interactions["item"].to_numpy()
+    found, place = np.unique(pair, return_inverse=True)
+    times = np.full(len(found), np.iinfo(np.int64).min)
+    np.maximum.at(times, place, interactions["timestamp"].to_numpy())
+    # `found` is in the order of the matrix: by user, then by item
+    order = np.lexsort((matrix.indices, times, found // matrix.shape[1]))
+    return matrix.indptr.astype(np.int64), matrix.indices[order], matrix.data[order], times[order]
 
 
-class _Side:
-    """One half-sweep: all rows of a matrix solved against fixed columns, in blocks of rows of like length."""
-
-    def __init__(self, matrix: scipy.sparse.csr_matrix, objective: Objective, device: torch.device) -> None:
-        self.device = device
-        self.unobserved = objective.unobserved
-        self.lengths = np.diff(matrix.indptr)
-        self.indptr = matrix.indptr
-        self.columns = torch.from_numpy(matrix.indices.astype(np.int64))
-        self.confidence = torch.from_numpy(matrix.data.astype(np.float32))
-        others = int((matrix.getnnz(axis=0) > 0).sum())
-        self.ridge = torch.from_numpy(objective.ridge(self.lengths, others).astype(np.float32)).to(device)
-        # longest first; rows without observations are zero and need no solving
-        self.order = np.argsort(-self.lengths, kind="stable")[: int((self.lengths > 0).sum())]
-
-    def solve(self, fixed: torch.Tensor, shape_of: torch.Tensor) -> torch.Tensor:
-        """fixed: (columns, factors) -> (rows, factors)."""
-        solved = torch.zeros_like(shape_of)
-        gramian = self.unobserved * fixed.T @ fixed
-        start = 0
-        while start < len(self.order):
-            longest = int(self.lengths[self.order[start]])
-            count = max(1, BLOCK_ELEMENTS // (longest * fixed.shape[1] + fixed.shape[1] ** 2))
-            rows = self.order[start : start + count]
-            solved[torch.from_numpy(rows).to(self.device)] = self._solve_block(rows, longest, fixed, gramian)
-            start += count
-        return solved
-
-    def _solve_block(self, rows: np.ndarray, longest: int, fixed: torch.Tensor, gramian: torch.Tensor) -> torch.Tensor:
-        position = torch.from_numpy(self.indptr[rows].astype(np.int64))[:, None] + torch.arange(longest)
-        inside = torch.arange(longest) < torch.from_numpy(self.lengths[rows].astype(np.int64))[:, None]
-        position = torch.where(inside, position, 0)
-        confidence = torch.where(inside, self.confidence[position], 0.0).to(self.device)
-        gathered = fixed[self.columns[position].to(self.device)]
-        weighted = gathered * confidence[:, :, None]
-        system = gramian + weighted.transpose(1, 2) @ gathered
-        system.diagonal(dim1=1, dim2=2).add_(self.ridge[torch.from_numpy(rows).to(self.device)][:, None])
-        factor = torch.linalg.cholesky(system)
-        return torch.cholesky_solve(weighted.sum(dim=1)[:, :, None], factor)[:, :, 0]
+def popularity(matrix: scipy.sparse.csr_matrix) -> np.ndarray:
+    """(items,) int64: how many shoppers touched each, and did not dismiss it."""
+    return np.bincount(matrix.indices[matrix.data > 0], minlength=matrix.shape[1])
 
 
-def history_of(interactions: pd.DataFrame, matrix: scipy.sparse.csr_matrix, users: list[str]) -> tuple[np.ndarray, ...]:
-    """CSR arrays of who touched what, each user's items in the order of their last touch.
+def trend(interactions: pd.DataFrame, *, items: int) -> np.ndarray:
+    """(items,) float32: the logarithm of how much more an item is touched of late than over the whole log.
 
-    -> indptr (users + 1,) int64, items int32, confidence float32, times int64 (seconds)."""
-    row_of = pd.Series(np.arange(len(users)), index=users)
-    last = pd.DataFrame(
-        {"user": row_of[interactions["user_id"]].to_numpy(), "item": interactions["item"].to_numpy(),
-         "time": interactions["timestamp"].to_numpy()}
-    ).groupby(["user", "item"], sort=True)["time"].max()  # fmt: skip
-    coo = matrix.tocoo()
-    pairs = pd.MultiIndex.from_arrays([coo.row, coo.col])
-    table = pd.DataFrame({"user": coo.row, "item": coo.col, "confidence": coo.data, "time": last.loc[pairs].to_numpy()})
-    table = table.sort_values(["user", "time", "item"], kind="stable")
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(table["user"], minlength=len(users)))]).astype(np.int64)
-    return (
-        indptr, table["item"].to_numpy(np.int32), table["confidence"].to_numpy(np.float32),
-        table["time"].to_numpy(np.int64),
-    )  # fmt: skip
+    Of late: each touch weighs half for every TREND_HALF_LIFE days of its age at the end of the log. Both shares are
+    those of a log of the same length, with TREND_SMOOTHING touches added: 0 for an item as popular as ever."""
+    if interactions.empty:
+        return np.zeros(items, np.float32)
+    touches = interactions[interactions["event"] != DISMISS]
+    times = touches["timestamp"].to_numpy()
+    weights = 0.5 ** ((interactions["timestamp"].max() - times) / (DAY * TREND_HALF_LIFE))
+    late = np.bincount(touches["item"], weights=weights, minlength=items) * (len(times) / max(weights.sum(), 1e-9))
+    ever = np.bincount(touches["item"], minlength=items)
+    return np.log((late + TREND_SMOOTHING) / (ever + TREND_SMOOTHING)).astype(np.float32)
 
 
 def train(
-    interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, user_key: str, quiet: bool = False
-) -> tuple[Ranker, dict[str, np.ndarray], list[str]]:
-    """Factorize -> the ranker, its arrays by file name, and the user ids of its rows."""
-    matrix, users = confidence_matrix(interactions, items=items, event_confidence=parameters.event_confidence)
-    user_factors, item_factors = factorize(matrix, parameters, quiet=quiet)
+    interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, user_key: str, sides: Sides | None = None,
+    quiet: bool = False,
+) -> Trained:  # fmt: skip
+    """Factorize interactions (in the order of time), with the features of both sides as priors."""
+    sides = sides or Sides()
+    matrix, users = confidence_matrix(interactions, items=items, parameters=parameters, users=list(sides.profiles))
+    profiles = _profiles(sides, users)
+    made = factorize(
+        matrix, parameters.objective, factors=parameters.factors, sweeps=parameters.sweeps,
+        prior_ridge=parameters.prior_ridge, item_features=sides.items, user_features=profiles,
+        seed=parameters.seed, quiet=quiet,
+    )  # fmt: skip
     indptr, history, confidence, times = history_of(interactions, matrix, users)
-    touched = int((matrix.getnnz(axis=0) > 0).sum())
-    gramian = item_factors.T @ item_factors
+    touched = matrix.getnnz(axis=0) > 0
+    arrays = {
+        "item_factors": made.items, "user_factors": made.users, "gramian": made.items[touched].T @ made.items[touched],
+        "history_indptr": indptr, "history_items": history, "history_confidence": confidence, "history_times": times,
+        "trend": trend(interactions, items=items), **_priors(made, profiles),
+    }  # fmt: skip
     keys = {hash_user(user, user_key): row for row, user in enumerate(users)}
     ranker = Ranker(
-        item_factors, user_factors, gramian, keys, indptr, history, confidence, parameters.objective, touched
-    )
-    arrays = {
-        "item_factors": item_factors, "user_factors": user_factors, "gramian": gramian, "history_indptr": indptr,
-        "history_items": history, "history_confidence": confidence, "history_times": times,
-    }  # fmt: skip
-    return ranker, arrays, users
+        made.items, made.users, arrays["gramian"], keys, indptr, history, confidence, parameters.objective,
+        int(touched.sum()), user_base=arrays.get("user_base"), trend=arrays["trend"],
+    )  # fmt: skip
+    return Trained(ranker, arrays, users)
 
 
-def save(folder: Path, ranker: Ranker, arrays: dict[str, np.ndarray], users: list[str], user_key: str) -> None:
+def _profiles(sides: Sides, users: list[str]) -> np.ndarray | None:
+    """(users, d): the profile of each row, zero where there is none; None where there are no profiles at all."""
+    if sides.users is None or not sides.users.shape[1]:
+        return None
+    features = np.zeros((len(users), sides.users.shape[1]), np.float32)
+    features[np.searchsorted(np.array(users, dtype=str), np.array(sides.profiles, dtype=str))] = sides.users
+    return features
+
+
+def _priors(made: Factors, profiles: np.ndarray | None) -> dict[str, np.ndarray]:
+    priors = {}
+    if made.item_prior is not None:
+        priors["item_prior"] = made.item_prior
+    if made.user_prior is not None and profiles is not None:
+        priors["user_prior"] = made.user_prior
+        priors["user_base"] = profiles @ made.user_prior
+    return priors
+
+
+def save(folder: Path, trained: Trained, user_key: str) -> None:
     """Write ranker/ of a release, all but the blend."""
-    for name, array in arrays.items():
+    for name, array in trained.arrays.items():
         np.save(folder / f"{name}.npy", array)
-    pq.write_table(pa.table({"user": [hash_user(user, user_key) for user in users]}), folder / "users.parquet")
-    ranker.save_objective(folder)
+    keys = [hash_user(user, user_key) for user in trained.users]
+    pq.write_table(pa.table({"user": keys}), folder / "users.parquet")
+    trained.ranker.save_objective(folder)

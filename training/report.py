@@ -1,6 +1,7 @@
 """An evaluation as a page that can be mailed: figures, and grids of pictures."""
 
 import base64
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,31 @@ import jinja2
 
 from service.errors import NotFound
 from service.release import Release
-from training.evaluate import Evaluation
 
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One query of the report. Rows of items; right: which answers are of the query's category, or were touched next;
+    truth: some of what was touched next."""
+
+    title: str
+    query: list[int]
+    answers: list[int]
+    right: list[bool] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    truth: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """metrics: nested plain numbers; lookalikes, recommendations: examples for the report."""
+
+    metrics: dict[str, Any]
+    lookalikes: list[Example]
+    recommendations: list[Example]
+
+
+COLD = ("cold_items", "cold_users")
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
@@ -18,13 +42,15 @@ def write_report(evaluation: Evaluation, release: Release, path: Path) -> None:
     shown = {
         row
         for example in (*evaluation.lookalikes, *evaluation.recommendations)
-        for row in (*example.query, *example.answers)
+        for row in (*example.query, *example.answers, *example.truth)
     }
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     page = environment.from_string(TEMPLATE.read_text()).render(
         manifest=release.manifest,
         metrics=_with_defaults(evaluation.metrics),
-        ranking=_ranking_rows(evaluation.metrics),
+        ranking=_judged_rows(evaluation.metrics.get("ranking", {})),
+        cold={name: _judged_rows(evaluation.metrics.get("ranking", {}).get(name, {})) for name in COLD},
+        best_group=_best_group(evaluation.metrics.get("ranking", {}).get("by_group", {})),
         lookalikes=evaluation.lookalikes,
         recommendations=evaluation.recommendations,
         pictures={row: _picture(release, row) for row in shown},
@@ -33,12 +59,28 @@ def write_report(evaluation: Evaluation, release: Release, path: Path) -> None:
     path.write_text(page)
 
 
+def write_segments(release: Release, path: Path) -> None:
+    """Write one self-contained page: each segment with pictures of its typical items."""
+    assert release.segments is not None
+    rows = {item: release.items.row(item) for segment in release.segments.segments for item in segment.items}
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    page = environment.from_string(TEMPLATE.with_name("segments.html.j2").read_text()).render(
+        release=release.number,
+        segments=release.segments.segments,
+        pictures={item: _picture(release, row) for item, row in rows.items()},
+        titles={item: release.items.describe(row)["title"] or item for item, row in rows.items()},
+    )
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(page)
+    aside.replace(path)
+
+
 def _with_defaults(metrics: dict[str, Any]) -> dict[str, Any]:
     return {"ranking": None, "retrieval": None, "index": None, "stages": None, **metrics}
 
 
-def _ranking_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    ranking = metrics.get("ranking", {})
+def _judged_rows(ranking: dict[str, Any]) -> list[dict[str, Any]]:
+    """The release among its baselines, best first, each with its share of the best nDCG@10."""
     if "ndcg_at_10" not in ranking:
         return []
     rows = [{"name": "this release", "ours": True, **ranking}]
@@ -48,6 +90,11 @@ def _ranking_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     rows.sort(key=lambda row: -row["ndcg_at_10"])
     best = rows[0]["ndcg_at_10"] or 1.0
     return [{**row, "share": row["ndcg_at_10"] / best} for row in rows]
+
+
+def _best_group(by_group: dict[str, Any]) -> float:
+    figures = [group["ndcg_at_10"] for found in by_group.values() for group in found["groups"].values()]
+    return max(figures, default=0.0) or 1.0
 
 
 def _picture(release: Release, row: int) -> str | None:

@@ -1,5 +1,6 @@
 """All stages in their order: a catalogue folder in, the path of a new release out."""
 
+import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,28 @@ from service.index import EXACT_BELOW, Index
 from service.pipeline import Recommender
 from service.ranker import Blend, key_check
 from service.release import Manifest, digest
-from training import batches, blend, encoder, evaluate, export, index, package, pictures, ranker, split
+from training import (
+    batches,
+    blend,
+    encoder,
+    evaluate,
+    export,
+    index,
+    package,
+    pictures,
+    ranker,
+    retrieval,
+    segments,
+    sides,
+    split,
+)
 from training.batches import Examples
 from training.catalogue import Catalogue, read
 from training.encoder import EncoderParameters
 from training.progress import say
 from training.ranker import RankerParameters
 from training.report import write_report
+from training.sides import Known
 from training.stages import Product, Workshop
 
 STAGES = ("encoder", "export", "index", "ranker", "package")
@@ -35,9 +51,13 @@ CODE = {
     ),
     "export": ("training.export", "training.backbones"),
     "index": ("training.index", "training.augment", "service.index", "service.images", "service.encoder"),
-    "ranker": ("training.ranker", "training.blend", "service.ranker", "service.terms"),
+    "ranker": (
+        "training.ranker", "training.factorize", "training.sides", "training.blend", "training.segments",
+        "service.ranker", "service.terms", "service.features",
+    ),
     "package": (
-        "training.package", "training.evaluate", "training.baselines", "training.report", "training.split",
+        "training.package", "training.evaluate", "training.retrieval", "training.ranking", "training.measures",
+        "training.baselines", "training.report", "training.split",
         "service.release", "service.items", "service.pipeline", "service.terms",
     ),
 }  # fmt: skip
@@ -55,6 +75,7 @@ class Options:
     only: str | None = None
     split_column: str | None = None
     test_from: int | None = None
+    protocol: str = "temporal"
     max_unusable: float = 0.05
     exact_below: int = EXACT_BELOW
 
@@ -133,7 +154,13 @@ class _Run:
 
     def _split(self) -> split.Split | None:
         interactions = self.catalogue.interactions
-        return None if interactions is None else split.at(interactions, self.options.test_from)
+        return (
+            None
+            if interactions is None
+            else split.make(
+                interactions, self.options.protocol, test_from=self.options.test_from, seed=self.options.ranker.seed
+            )
+        )
 
     def encoder(self) -> Product:
         """pixels -> weights of the CNN."""
@@ -157,8 +184,8 @@ class _Run:
         if options.encoder.weights not in ("imagenet", "none"):
             path = Path(options.encoder.weights)
             parameters["weights"] = digest(path) if path.is_file() else options.encoder.weights
-        cutoff = None if self.split is None else self.split.cutoff
-        return {"pictures": self.pictures_key, "split": options.split_column, "cut": cutoff, **parameters}
+        cut = None if self.split is None else (self.split.cutoff, self.split.protocol)
+        return {"pictures": self.pictures_key, "split": options.split_column, "cut": cut, **parameters}
 
     def _examples(self) -> Examples:
         pixels, options = self.pictures, self.options
@@ -169,9 +196,9 @@ class _Run:
         neighbours = None
         if self.split is not None:
             matrix, _ = ranker.confidence_matrix(
-                self.split.train, items=len(self.catalogue.items), event_confidence=0.0
+                self.split.train, items=len(self.catalogue.items), parameters=options.ranker
             )
-            neighbours = batches.co_touched(matrix, pixels.rows)
+            neighbours = batches.co_touched(matrix > 0, pixels.rows)
             neighbours = batches.keep(neighbours, train_rows)
         elif not labels.columns:  # nothing says what is alike: learn that two views of one picture are
             neighbours = np.full((len(pixels.rows), 1), -1)
@@ -186,7 +213,7 @@ class _Run:
             raise CatalogueError(f"--split-column: items has no column {column!r}")
         part = self.catalogue.items[column].astype(str).str.lower().to_numpy()[rows]
         # rows that the column says nothing of are held out by nobody, and teach as well
-        train_rows = np.flatnonzero(~np.isin(part, evaluate.HELD_OUT_SPLITS))
+        train_rows = np.flatnonzero(~np.isin(part, retrieval.HELD_OUT_SPLITS))
         validation_rows = np.flatnonzero(np.isin(part, ("validation", "val")))
         if not (part == "train").any() or not len(validation_rows):
             raise CatalogueError(
@@ -237,25 +264,32 @@ class _Run:
         assert cut is not None
         looked = self.index() if self.pictures is not None else None
         inputs = {
-            "catalogue": self.fingerprint, "cut": cut.cutoff, "index": looked.key if looked else None,
-            "user_key": key_check(options.user_key), **asdict(options.ranker),
+            "catalogue": self.fingerprint, "cut": (cut.cutoff, cut.protocol), "index": looked.key if looked else None,
+            "user_key": key_check(options.user_key), "exclude": options.split_column, **asdict(options.ranker),
         }  # fmt: skip
 
         def build(folder: Path) -> dict[str, Any]:
             items = len(self.catalogue.items)
-            opened, views = _open_index(looked)
+            known, features = self._known(looked)
             say("ranker: learning the weights of the final sum on the last tenth of the training period")
             learned = blend.learn(
-                cut.train, items=items, parameters=options.ranker, index=opened, views=views, seed=options.ranker.seed
+                cut.train, items=items, parameters=options.ranker, known=known, seed=options.ranker.seed
             )
-            trained, arrays, users = ranker.train(
-                cut.train, items=items, parameters=options.ranker, user_key=options.user_key
+            trained = ranker.train(
+                cut.train, items=items, parameters=options.ranker, user_key=options.user_key, sides=known.sides
             )
-            ranker.save(folder, trained, arrays, users, options.user_key)
+            ranker.save(folder, trained, options.user_key)
             learned.save(folder / "blend.json")
-            return {"users": len(users), "pairs": len(arrays["history_items"])}
+            ids = self.catalogue.items["item_id"].tolist()
+            segments.save(folder, *segments.find_segments(trained, ids=ids, seed=options.ranker.seed))
+            (folder / "features.json").write_text(json.dumps(features))
+            return {"users": len(trained.users), "pairs": len(trained.arrays["history_items"])}
 
         return self._make("ranker", inputs, build)
+
+    def _known(self, looked: Product | None) -> tuple[Known, dict[str, Any]]:
+        opened, views, vectors = _open_index(looked)
+        return sides.know(self.catalogue, opened, views, vectors, exclude=self.options.split_column)
 
     def package(self) -> Path:
         """Everything -> a release with its number."""
@@ -314,7 +348,11 @@ class _Run:
                 "users": ranked.facts["users"] if ranked else 0,
                 "interactions": 0 if cut is None else len(cut.train),
             },
-            data={"fingerprint": self.fingerprint, "cutoff": None if cut is None else cut.cutoff},
+            data={
+                "fingerprint": self.fingerprint,
+                "cutoff": None if cut is None else cut.cutoff,
+                "protocol": options.protocol,
+            },
             training={
                 "encoder": asdict(replace(options.encoder, weights=shown)) if looked else None,
                 "ranker": asdict(options.ranker) if ranked else None,
@@ -327,13 +365,16 @@ class _Run:
         )
 
 
-def _open_index(product: Product | None) -> tuple[Index | None, tuple[np.ndarray, np.ndarray] | None]:
+def _open_index(
+    product: Product | None,
+) -> tuple[Index | None, tuple[np.ndarray, np.ndarray] | None, np.ndarray | None]:
+    """The index, the views of items, and the items' vectors; all None without pictures."""
     if product is None:
-        return None, None
+        return None, None, None
     vectors = np.load(product.folder / "vectors.npy", mmap_mode="r")
     rows = np.flatnonzero(~np.isnan(vectors[:, 0]))
     views = np.load(product.folder / "view_rows.npy"), np.load(product.folder / "views.npy")
-    return Index.open(product.folder / "index.faiss", vectors, rows), views
+    return Index.open(product.folder / "index.faiss", vectors, rows), views, vectors
 
 
 def read_cut(text: str) -> int:

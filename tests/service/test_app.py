@@ -41,6 +41,29 @@ def test_a_photo_and_a_shopper_give_ranked_items(server: httpx.Client, photo: by
     assert set(body["query"]) == {"category", "confidence", "in_catalogue"}
 
 
+def test_a_photo_comes_back_as_an_event_that_can_be_sent_again(server: httpx.Client, photo: bytes) -> None:
+    """With remember the reply holds the vector; sent along later it counts as the shopper's own picture."""
+    event = recommend(server, photo, remember=True).json()["query"]["event"]
+    body = server.post("/recommend", json={"events": [event]}).json()
+    assert body["tier"] == "taste"
+    assert "own_likeness" in body["items"][0]["terms"]
+    short = {"event": "view", "vector": event["vector"][:5]}
+    assert_problem(server.post("/recommend", json={"events": [short]}), 422)
+    assert_problem(server.post("/recommend", json={"events": [{**event, "item_id": "0004"}]}), 422)
+    assert_problem(server.post("/recommend", json={"remember": True}), 422)
+
+
+def test_a_profile_says_what_is_held_about_a_shopper(server: httpx.Client) -> None:
+    """Tastes, items that stand for them, the segment, and the data; of someone unknown nothing is held."""
+    body = server.get("/users/00007/profile").json()
+    assert set(body) == {"release", "tastes", "items", "segment", "data"}
+    assert body["data"]["items"] >= len(body["items"]) > 0
+    assert {"category", "colour", "pattern"} <= set(body["tastes"])
+    assert all(taste["lift"] == pytest.approx(taste["share"] / taste["usual"]) for taste in body["tastes"]["colour"])
+    assert set(body["segment"]) == {"segment", "shoppers", "items"}
+    assert_problem(server.get("/users/nobody/profile"), 404)
+
+
 @pytest.mark.parametrize("user_id", ["00007", '"00007"'])
 def test_an_all_digit_user_id_is_a_string_in_every_form(server: httpx.Client, user_id: str) -> None:
     """`-F user_id=00007` and BentoML's quoted form mean the shopper that JSON's "00007" means."""
@@ -81,13 +104,13 @@ def test_the_openapi_document_lists_every_route(server: httpx.Client) -> None:
     """Each documented path answers, and no route of ours is missing from the document."""
     document = server.get("/docs.json").json()
     ours = {"/recommend", "/similar", "/embed", "/items/{item_id}", "/items/{item_id}/picture", "/release", "/metrics"}
-    assert ours | {"/docs.json", "/livez", "/readyz"} <= set(document["paths"])
+    assert ours | {"/users/{user_id}/profile", "/docs.json", "/livez", "/readyz"} <= set(document["paths"])
     for path, operations in document["paths"].items():
         for method in operations:
-            response = server.request(method.upper(), path.replace("{item_id}", "0004"))
+            response = server.request(method.upper(), path.format(item_id="0004", user_id="00007"))
             assert response.status_code not in (404, 405, 500), (method, path)
     fields = document["components"]["schemas"]["RecommendBody"]["properties"]
-    assert set(fields) == {"image", "user_id", "events", "k", "filter", "exclude_seen", "diversity", "box"}
+    assert set(fields) == {"image", "user_id", "events", "k", "filter", "exclude_seen", "diversity", "box", "remember"}
 
 
 def test_swagger_is_served_without_the_internet(server: httpx.Client) -> None:

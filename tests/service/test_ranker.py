@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from service.ranker import Objective, Ranker, diversify, event_weights, hash_user, key_check
+from service.ranker import Objective, Ranker, diversify, hash_user, key_check, last_words
 
 OBJECTIVE = Objective(unobserved=0.5, regularisation=0.01, frequency=1.0)
 
@@ -48,15 +48,38 @@ def test_events_join_what_training_knew(ranker: Ranker) -> None:
 
 
 def test_a_dismissed_item_is_seen_but_not_liked(ranker: Ranker) -> None:
-    """Dismissing teaches nothing about the taste, but the item is no news any more."""
-    shopper = ranker.shopper_with_events(None, np.array([3, 8]), event_weights(["dismiss", "like"]))
+    """Its score is drawn to 0, and it is no news any more."""
+    confidence = OBJECTIVE.confidence(["dismiss", "like"])
+    shopper = ranker.shopper_with_events(None, np.array([3, 8]), confidence)
+    without = ranker.shopper_with_events(None, np.array([8]), confidence[1:])
     assert shopper.history.tolist() == [8]
     assert sorted(shopper.seen.tolist()) == [3, 8]
+    assert abs(ranker.scores(shopper, np.array([3]))) < abs(ranker.scores(without, np.array([3])))
+
+
+def test_the_last_word_on_an_item_counts() -> None:
+    """Dismissed after all, or liked after all; of several likings the strongest."""
+    items, words = last_words(np.array([1, 2, 1, 2, 3]), np.array([4.0, -1.0, -1.0, 2.0, 1.0], np.float32))
+    assert items.tolist() == [1, 2, 3]
+    assert words.tolist() == [-1, 2, 1]
 
 
 def test_stronger_events_weigh_more() -> None:
-    """view < like < cart < purchase, dismiss nothing."""
-    assert event_weights(["dismiss", "view", "like", "cart", "purchase"]).tolist() == [0, 1, 2, 3, 4]
+    """view < like < cart < purchase; a dismissal is negative."""
+    view, like, cart, purchase, dismiss = OBJECTIVE.confidence(["view", "like", "cart", "purchase", "dismiss"])
+    assert dismiss < 0 < view < like < cart < purchase
+
+
+def test_the_profile_is_where_a_fold_in_starts(ranker: Ranker) -> None:
+    """Without an event a shopper of known profile is the profile; with events it is moved from there."""
+    base = np.arange(8, dtype=np.float32)
+    known = Ranker(
+        ranker.item_factors, ranker.user_factors, np.zeros((8, 8)), {"a": 0}, np.array([0, 0]), np.empty(0, np.int32),
+        np.empty(0, np.float32), OBJECTIVE, 50, user_base=base[None],
+    )  # fmt: skip
+    np.testing.assert_allclose(known.fold_in(np.empty(0, int), np.empty(0, np.float32), base), base, rtol=1e-5)
+    moved = known.shopper_with_events(0, np.array([3]), np.array([9.0], np.float32))
+    assert abs(moved.factor @ known.item_factors[3] - 1) < abs(base @ known.item_factors[3] - 1)
 
 
 def test_user_ids_are_hashed_under_the_deployments_key() -> None:

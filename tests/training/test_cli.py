@@ -76,7 +76,10 @@ def test_evaluate_writes_metrics_and_a_page(release_folder: Path, boutique_folde
     assert 0 <= metrics["retrieval"]["precision_at_10"] <= 1
     assert len(metrics["retrieval"]["precision_at_10_interval"]) == 2
     assert "precision_at_10_excluding_same_colour" in metrics["retrieval"]
-    assert set(metrics["ranking"]["baselines"]) == {"popularity", "item_knn", "picture_only", "colour_histogram"}
+    assert set(metrics["ranking"]["baselines"]) == {
+        "popularity", "transitions", "item_knn", "user_knn", "picture_only", "colour_histogram", "factors_alone",
+        "factors_without_features",
+    }  # fmt: skip
     assert metrics["ranking"]["best_possible"]["ndcg_at_10"] >= metrics["ranking"]["ndcg_at_10"]
     assert {"decode_ms", "encode_ms", "search_ms", "rank_ms", "whole_ms"} <= set(metrics["stages"])
     page = (tmp_path / "out" / "report.html").read_text()

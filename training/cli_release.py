@@ -1,0 +1,213 @@
+"""The verbs that look at a release: evaluate, recommend, score, segments, serve."""
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from service.errors import VitrineError
+from service.settings import Settings
+from training.console import AsJson, ReleasePath, app, open_recommender, out
+
+
+@app.command(
+    epilog="Examples: vitrine evaluate releases/1 --catalogue demo --out evaluation\n\n"
+    "vitrine evaluate releases/1 --catalogue demo --out evaluation --retrain leave-one-out --negatives 99"
+)
+def evaluate(
+    release: ReleasePath,
+    catalogue: Annotated[Path, typer.Option(help="Catalogue folder with the held-out data")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for metrics.json and report.html")],
+    split_column: Annotated[str | None, typer.Option(help="Default: the one that it was trained with")] = None,
+    exclude_same: Annotated[
+        str | None, typer.Option(help="Also count without neighbours that share this column")
+    ] = None,
+    retrain: Annotated[
+        str | None,
+        typer.Option(help="leave-one-out or cold-items: train anew under that split, measure that"),
+    ] = None,
+    negatives: Annotated[
+        int | None, typer.Option(min=1, help="Also rank each held-out item among so many others, as older papers do")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="With --retrain: the file that the encoder started from, if it was one")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a release on held-out data, as it will serve, against simple baselines."""
+    from training import evaluate as evaluation
+    from training.catalogue import read
+    from training.report import write_report
+    from training.retrain import train_again
+    from training.split import PROTOCOLS
+
+    recommender = open_recommender(release)
+    found = read(catalogue)
+    split_column = split_column or recommender.release.manifest.training["split_column"]
+    for name, column in (("--split-column", split_column), ("--exclude-same", exclude_same)):
+        if column is not None and column not in found.items:
+            raise VitrineError(f"{name}: items has no column {column!r}; there are {', '.join(found.items.columns)}")
+    if list(found.items["item_id"]) != recommender.release.items.ids:
+        raise VitrineError(f"{catalogue} is not the catalogue that {release} was made from: its items are others")
+    out_folder.mkdir(parents=True, exist_ok=True)
+    if retrain is not None:
+        if retrain not in PROTOCOLS[1:]:
+            raise VitrineError(f"--retrain {retrain}: expected {' or '.join(PROTOCOLS[1:])}")
+        again = train_again(
+            recommender.release.manifest, catalogue, out_folder / "releases", protocol=retrain, weights=weights,
+            user_key=Settings().user_key,
+        )  # fmt: skip
+        recommender = open_recommender(again)
+    measured = evaluation.evaluate(
+        recommender, found, split_column=split_column, exclude_same=exclude_same, negatives=negatives
+    )
+    measured.metrics["stages"] = evaluation.stage_times(recommender, found)
+    evaluation.write_metrics(measured.metrics, out_folder)
+    write_report(measured, recommender.release, out_folder / "report.html")
+    if as_json:
+        print(json.dumps(measured.metrics, indent=1, sort_keys=True))
+    else:
+        _print_metrics(measured.metrics)
+        print(out_folder / "report.html")
+
+
+@app.command(epilog="Example: vitrine segments releases/1 --out segments.html")
+def segments(
+    release: ReleasePath,
+    out_file: Annotated[Path | None, typer.Option("--out", help="Also picture them: an HTML page to write")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the shoppers of like taste that a release knows, by the items that stand for them."""
+    from training.report import write_segments
+
+    opened = open_recommender(release).release
+    if opened.segments is None or not opened.segments.segments:
+        raise VitrineError(f"{release} has no segments: it knows too few shoppers")
+    found = opened.segments.segments
+    if out_file is not None:
+        write_segments(opened, out_file)
+    if as_json:
+        print(json.dumps([asdict(segment) for segment in found], indent=1))
+        return
+    table = Table("segment", "shoppers", "typical items", title=f"Release {opened.number}")
+    for segment in found:
+        typical = [str(opened.items.describe(opened.items.row(item))["title"] or item) for item in segment.items[:5]]
+        table.add_row(str(segment.segment), str(segment.shoppers), ", ".join(typical))
+    out.print(table)
+    if out_file is not None:
+        print(out_file)
+
+
+def _print_metrics(metrics: dict[str, Any]) -> None:
+    table = Table("measure", "value", title="Evaluation")
+
+    def add(prefix: str, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                add(f"{prefix}{name}.", value)
+            elif isinstance(value, list):
+                table.add_row(f"{prefix}{name}", " to ".join(f"{v:.4f}" for v in value))
+            else:
+                table.add_row(f"{prefix}{name}", f"{value:.4f}" if isinstance(value, float) else str(value))
+
+    add("", metrics)
+    out.print(table)
+
+
+@app.command(
+    epilog="Examples: vitrine recommend releases/1 --user 00007\n\n"
+    "vitrine recommend releases/1 --image photo.jpg --user 00007 -k 5 --json"
+)
+def recommend(
+    release: ReleasePath,
+    image: Annotated[Path | None, typer.Option(help="A photo")] = None,
+    user: Annotated[str | None, typer.Option(help="A shopper")] = None,
+    k: Annotated[int, typer.Option("-k", help="How many items, 1 to 100")] = 10,
+    filter: Annotated[str | None, typer.Option(help='As JSON: {"category": ["dress"]}')] = None,
+    diversity: Annotated[float, typer.Option(help="0 (none) to 1")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a release one question from the terminal."""
+    from service.queries import parse_query
+
+    if image is not None and not image.is_file():
+        raise VitrineError(f"--image {image}: no such file")
+    try:
+        passing = json.loads(filter) if filter else None
+    except ValueError as error:
+        raise VitrineError(f"--filter is not JSON ({error})") from error
+    fields = {"user_id": user, "k": k, "filter": passing, "diversity": diversity}
+    query = parse_query(fields, image=image.read_bytes() if image else None)
+    answer = open_recommender(release).recommend([query])[0]
+    if as_json:
+        print(json.dumps(asdict(answer), indent=1))
+        return
+    table = Table(
+        "", "item", "title", "score", "terms", "because", title=f"release {answer.release}, tier {answer.tier}"
+    )
+    for place, item in enumerate(answer.items, start=1):
+        terms = ", ".join(f"{name} {part:.3f}" for name, part in item.terms.items())
+        table.add_row(str(place), item.item_id, item.title, f"{item.score:.3f}", terms, ", ".join(item.because))
+    out.print(table)
+    if answer.query:
+        seems = "looks like" if answer.query["in_catalogue"] else "looks like nothing here; nearest is"
+        out.print(
+            f"the photo {seems} {answer.query['category']} ({100 * answer.query['confidence']:.0f} % of the votes)"
+        )
+
+
+@app.command(epilog="Example: vitrine score releases/1 --pairs pairs.csv --out scores.csv")
+def score(
+    release: ReleasePath,
+    pairs: Annotated[Path, typer.Option(help="CSV with user_id and item_id")],
+    out_file: Annotated[Path, typer.Option("--out", help="CSV to write: the pairs, factor_score, score")],
+    as_json: AsJson = False,
+) -> None:
+    """Score pairs of shoppers and items: the factor score, and the final score without a photo."""
+    import pandas as pd
+
+    if not pairs.is_file():
+        raise VitrineError(f"--pairs {pairs}: no such file")
+    table = pd.read_csv(pairs, dtype=str, keep_default_na=False)
+    if missing := [c for c in ("user_id", "item_id") if c not in table.columns]:
+        raise VitrineError(f"{pairs} lacks {', '.join(missing)}; the columns are {', '.join(table.columns)}")
+    recommender = open_recommender(release)
+    scored = table.assign(factor_score=float("nan"), score=float("nan"))
+    for user, group in table.groupby("user_id", sort=False):
+        rows = [recommender.release.items.row(item) for item in group["item_id"]]
+        factor, final = recommender.score(str(user), rows)
+        scored.loc[group.index, "factor_score"] = factor
+        scored.loc[group.index, "score"] = final
+    aside = out_file.with_name(out_file.name + ".part")
+    scored.to_csv(aside, index=False)
+    aside.replace(out_file)
+    print(json.dumps({"pairs": len(scored), "out": str(out_file)}) if as_json else out_file)
+
+
+@app.command(epilog="Example: vitrine serve releases/1 --port 3000")
+def serve(
+    release: ReleasePath,
+    host: Annotated[str, typer.Option(help="Address to bind")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="HTTP port")] = 3000,
+) -> None:
+    """Serve a release over HTTP until interrupted. The page at / tries the routes out."""
+    open_recommender(release)  # what cannot be served is said here, before a server starts
+    os.environ["VITRINE_RELEASE"] = str(release.resolve())
+    home = Path(__file__).resolve().parent.parent
+    arguments = [
+        "bentoml",
+        "serve",
+        "service.app:Vitrine",
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--working-dir",
+        str(home),
+    ]
+    os.execv(sys.executable, [sys.executable, "-m", *arguments])

@@ -1,0 +1,223 @@
+"""The verbs that make a release: demo-data, check, tune, train."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from service.errors import VitrineError
+from service.settings import Settings
+from training.console import AsJson, CataloguePath, app, out
+
+
+@app.command(epilog="Example: vitrine demo-data demo")
+def demo_data(
+    folder: Annotated[Path, typer.Argument(help="New folder to write")],
+    items: Annotated[int, typer.Option(min=24, help="Garments to draw")] = 1320,
+    shoppers: Annotated[int, typer.Option(min=10, help="Shoppers who click")] = 2000,
+    seed: Annotated[int, typer.Option(help="Same seed, same boutique")] = 0,
+) -> None:
+    """Draw a small boutique: pictures of garments, and shoppers whose tastes are known."""
+    from training import boutique
+
+    if folder.exists():
+        raise VitrineError(f"{folder} exists already; name a new folder, or remove it")
+    aside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    boutique.write(aside, items=items, shoppers=shoppers, seed=seed)
+    aside.replace(folder)
+    print(folder)
+
+
+@app.command(epilog="Example: vitrine check demo")
+def check(
+    catalogue: CataloguePath,
+    as_json: AsJson = False,
+    limit: Annotated[int, typer.Option(help="Rows to list of each reason")] = 5,
+    max_unusable: Annotated[float, typer.Option(help="Share of a table's rows that may be unusable")] = 0.05,
+) -> None:
+    """Say what of a catalogue folder is usable, and what is not, by reason. Exit code 1 past --max-unusable."""
+    from training.catalogue import read
+    from training.pictures import find_unreadable
+
+    found = read(catalogue)
+    found = found.with_unreadable(find_unreadable(found))
+    summary: dict[str, Any] = {
+        "rows": found.rows,
+        "items": len(found.items),
+        "pictures": len(found.pictured()),
+        "interactions": 0 if found.interactions is None else len(found.interactions),
+        "users": 0 if found.users is None else len(found.users),
+        "columns": found.kinds,
+        "unusable": [{"table": t, "reason": r, "rows": n} for (t, r), n in found.unusable_by_reason().items()],
+    }
+    if as_json:
+        print(json.dumps({**summary, "listed": [asdict(u) for u in found.unusable]}, indent=1))
+    else:
+        _print_check(summary, found.unusable, limit)
+    found.require_usable(max_unusable)
+
+
+def _print_check(summary: dict[str, Any], unusable: tuple[Any, ...], limit: int) -> None:
+    table = Table("", "rows", "usable", title="Catalogue")
+    usable = {"items": summary["items"], "interactions": summary["interactions"], "users": summary["users"]}
+    for name, rows in summary["rows"].items():
+        table.add_row(name, str(rows), str(usable[name]))
+    table.add_row("pictures", "", str(summary["pictures"]))
+    out.print(table)
+    out.print("columns: " + ", ".join(f"{name} ({kind})" for name, kind in summary["columns"].items()), highlight=False)
+    for reason in summary["unusable"]:
+        out.print(f"[bold]{reason['table']}: {reason['rows']} x {reason['reason']}[/bold]", highlight=False)
+        same = [u for u in unusable if (u.table, u.reason) == (reason["table"], reason["reason"])]
+        for row in same[:limit]:
+            out.print(f"  row {row.row}: {row.value}", highlight=False, markup=False)
+    if not summary["unusable"]:
+        out.print("every row is usable")
+
+
+@app.command(
+    epilog="Examples: vitrine train demo --releases releases --backbone convnet --weights none\n\n"
+    "vitrine train catalogue --releases releases --split-column split --weights mobilenet.safetensors\n\n"
+    "torchrun --nproc-per-node 2 -m training train catalogue --releases releases"
+)
+def train(
+    catalogue: CataloguePath,
+    releases: Annotated[Path, typer.Option(help="Folder that releases are written to")] = Path("releases"),
+    only: Annotated[str | None, typer.Option(help="One stage alone: encoder, export, index, ranker or package")] = None,
+    backbone: Annotated[str, typer.Option(help="Any torchvision classifier, or convnet")] = "mobilenet_v2",
+    weights: Annotated[str, typer.Option(help="imagenet, none, or a file (.safetensors, .pt)")] = "imagenet",
+    dim: Annotated[int, typer.Option(min=2, help="Dimensions of a vector")] = 128,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the encoder")] = 16,
+    batch_size: Annotated[int, typer.Option(min=2, help="Pictures in a step, over all processes")] = 64,
+    image_size: Annotated[int, typer.Option(min=32, help="Side of the crops that the encoder trains on")] = 160,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate of the encoder")] = 1e-3,
+    factors: Annotated[int | None, typer.Option(min=1, help="Factors of the ranker; default 128, or as tuned")] = None,
+    sweeps: Annotated[int | None, typer.Option(min=1, help="Sweeps of the factorization; default 12")] = None,
+    regularisation: Annotated[
+        float | None, typer.Option(help="Of the factorization; default 0.003, or as tuned")
+    ] = None,
+    unobserved: Annotated[
+        float | None, typer.Option(help="Weight of pairs that were not observed; default 1, or as tuned")
+    ] = None,
+    confidence: Annotated[
+        str | None, typer.Option(help="By event, such as view=1,like=2,purchase=4,dismiss=1; others stay as they are")
+    ] = None,
+    half_life: Annotated[float | None, typer.Option(help="Days after which an event counts half; 0 for never")] = None,
+    split_column: Annotated[str | None, typer.Option(help="Column of items: train, validation, test")] = None,
+    test_from: Annotated[
+        str | None, typer.Option(help="Hold out interactions from this date (default: last tenth)")
+    ] = None,
+    max_unusable: Annotated[float, typer.Option(help="Share of a table's rows that may be unusable")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Same seed and inputs, same release")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train all stages on a catalogue, and package the result as the next release. Prints its path last."""
+    from training.encoder import EncoderParameters
+    from training.train import STAGES, Options, read_cut
+    from training.train import train as run
+
+    if only is not None and only not in STAGES:
+        raise VitrineError(f"--only {only}: no such stage; there are {', '.join(STAGES)}")
+    path = run(
+        Options(
+            catalogue=catalogue,
+            releases=releases,
+            encoder=EncoderParameters(
+                backbone=backbone, weights=weights, dim=dim, epochs=epochs, batch_size=batch_size,
+                image_size=image_size, learning_rate=learning_rate, seed=seed,
+            ),
+            ranker=ranker_parameters(
+                releases, factors=factors, sweeps=sweeps, regularisation=regularisation, unobserved=unobserved,
+                half_life=half_life, confidence=confidence, seed=seed,
+            ),
+            user_key=Settings().user_key,
+            only=only,
+            split_column=split_column,
+            test_from=None if test_from is None else read_cut(test_from),
+            max_unusable=max_unusable,
+        )
+    )  # fmt: skip
+    if path is None:
+        return
+    print(json.dumps({"release": path.name, "path": str(path)}) if as_json else path)
+
+
+def ranker_parameters(
+    releases: Path, *, confidence: str | None, half_life: float | None, **given: float | int | None
+) -> Any:
+    """The defaults, then what `vitrine tune` found, then what was given."""
+    from training import tune
+    from training.progress import say
+    from training.ranker import RankerParameters
+
+    values: dict[str, Any] = tune.defaults(releases)
+    if values:
+        say(f"ranker: parameters from {releases / tune.TUNED}")
+    values |= {name: value for name, value in given.items() if value is not None}
+    if half_life is not None:
+        values["half_life"] = half_life or None
+    parameters = RankerParameters(**values)
+    if confidence is None:
+        return parameters
+    return replace(parameters, confidences=dict(parameters.confidences) | _confidences(confidence))
+
+
+def _confidences(text: str) -> dict[str, float]:
+    """view=1,like=2 -> numbers by event. Raises VitrineError."""
+    from service.queries import EVENTS
+
+    found = {}
+    for part in text.split(","):
+        event, _, number = part.partition("=")
+        try:
+            found[event.strip()] = float(number)
+        except ValueError:
+            found[event.strip()] = -1.0
+        if event.strip() not in EVENTS or not 0 <= found[event.strip()] < 1e6:
+            raise VitrineError(
+                f"--confidence {text}: expected event=number pairs such as view=1,purchase=4; "
+                f"events are {', '.join(EVENTS)}, numbers at least 0"
+            )
+    return found
+
+
+@app.command(epilog="Example: vitrine tune shop --releases releases --trials 40")
+def tune(
+    catalogue: CataloguePath,
+    releases: Annotated[Path, typer.Option(help="Folder of releases; tuned.json is written there")] = Path("releases"),
+    trials: Annotated[int, typer.Option(min=1, help="Trials of the study, those of earlier runs included")] = 40,
+    test_from: Annotated[
+        str | None, typer.Option(help="Hold out interactions from this date (default: last tenth)")
+    ] = None,
+    split_column: Annotated[str | None, typer.Option(help="As for train")] = None,
+    release: Annotated[
+        Path | None, typer.Option(help="A release of this catalogue, whose picture vectors are the items' features")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed and inputs, same search")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Search the ranker's parameters on the last tenth of the training period; `vitrine train` uses what is found.
+
+    Broken off, it goes on where it was when it is started again."""
+    from training.train import read_cut
+    from training.tune import save, tune_ranker
+
+    parameters, reached, before = tune_ranker(
+        catalogue, releases, trials=trials, test_from=None if test_from is None else read_cut(test_from),
+        split_column=split_column, release=release, seed=seed,
+    )  # fmt: skip
+    path = save(parameters, reached, releases)
+    if as_json:
+        print(
+            json.dumps({"path": str(path), "ndcg_at_20": reached, "before": before, "parameters": asdict(parameters)})
+        )
+        return
+    table = Table("parameter", "value", title=f"nDCG@20 {before:.4f} -> {reached:.4f} on the validation period")
+    for name, value in asdict(parameters).items():
+        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    out.print(table)
+    print(path)

@@ -1,0 +1,152 @@
+"""Search the ranker's parameters on a validation period that lies before the test period."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+
+from service.errors import CatalogueError
+from service.release import Release
+from training import blend, split
+from training.catalogue import read
+from training.progress import bar
+from training.ranker import RankerParameters
+from training.sides import Known, know
+
+TUNED = "tuned.json"
+STUDY = "tune.db"
+FIRST_LOOK = 0.25  # of the shoppers; a trial that is behind after that is given up
+MIN_SHOPPERS = 200  # for a first look to say anything
+
+
+def tune_ranker(
+    path: Path, releases: Path, *, trials: int, test_from: int | None, split_column: str | None, release: Path | None,
+    seed: int,
+) -> tuple[RankerParameters, float, float]:  # fmt: skip
+    """The best parameters for a catalogue folder, the nDCG@20 that they reach on the validation period, and that of
+    the defaults. release: one of this catalogue, whose picture vectors join the items' features, or None."""
+    catalogue = read(path)
+    if catalogue.interactions is None:
+        raise CatalogueError("the catalogue has no interactions: there is nothing to tune")
+    opened = Release.open(release) if release is not None else None
+    if opened is not None and opened.items.ids != catalogue.items["item_id"].tolist():
+        raise CatalogueError(f"{release} was made from another catalogue: its items are others")
+    looked = opened.index if opened is not None else None
+    vectors = None if looked is None else looked.vectors(np.arange(len(catalogue.items)))
+    known, _ = know(catalogue, looked, None, vectors, exclude=split_column)
+    cut = split.at(catalogue.interactions, test_from)
+    # a study belongs to the data that it looked at
+    seen = hashlib.sha256(f"{catalogue.fingerprint()} {cut.cutoff} {release is not None}".encode()).hexdigest()[:16]
+    return tune(
+        cut.train, items=len(catalogue.items), known=known, start=RankerParameters(seed=seed), trials=trials,
+        folder=releases, study_name=seen,
+    )  # fmt: skip
+
+
+def tune(
+    interactions: pd.DataFrame, *, items: int, known: Known, start: RankerParameters, trials: int, folder: Path,
+    study_name: str,
+) -> tuple[RankerParameters, float, float]:  # fmt: skip
+    """Search until the study in `folder` has `trials` trials; one that was broken off is gone on with.
+
+    interactions: the training period alone, in the order of time. Each trial trains on its first nine tenths and is
+    judged by the nDCG@20 of the last one. Returns the best parameters, what they reached, and what
+    `start` did, which is the first trial: the result is never worse on the period."""
+    folder.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(
+        storage=f"sqlite:///{folder / STUDY}", study_name=study_name, load_if_exists=True, direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=start.seed, multivariate=True),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=8),
+    )  # fmt: skip
+    if not study.trials:
+        study.enqueue_trial(_as_trial(start))
+    users = interactions["user_id"].unique()
+    some = interactions[interactions["user_id"].isin(users[:: round(1 / FIRST_LOOK)])]
+
+    def judge(trial: optuna.Trial) -> float:
+        parameters = _suggest(trial, start)
+        if len(users) >= MIN_SHOPPERS:
+            first = _reach(some, items, known, parameters)
+            trial.report(first, step=0)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return _reach(interactions, items, known, parameters)
+
+    with bar() as progress:
+        task = progress.add_task("tuning", total=trials, completed=len(study.trials), note="")
+
+        def told(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+            finished = [t.value for t in study.trials if t.value is not None]
+            progress.update(task, advance=1, note=f"best nDCG@20 {max(finished):.4f}" if finished else "")
+
+        study.optimize(judge, n_trials=max(0, trials - len(study.trials)), callbacks=[told])
+    if not any(trial.value is not None for trial in study.trials):
+        raise CatalogueError("no trial was finished: give more --trials")
+    return _parameters(study.best_params, start), study.best_value, study.trials[0].value or 0.0
+
+
+def _reach(interactions: pd.DataFrame, items: int, known: Known, parameters: RankerParameters) -> float:
+    lessons = blend.look_ahead(interactions, items=items, parameters=parameters, known=known, seed=parameters.seed)
+    if lessons is None:
+        raise CatalogueError("nobody comes back in the last tenth of the training period: there is nothing to tune on")
+    return blend.rehearse(lessons, seed=parameters.seed)
+
+
+def _suggest(trial: optuna.Trial, start: RankerParameters) -> RankerParameters:
+    return _parameters(
+        {
+            "factors": trial.suggest_categorical("factors", [32, 64, 128, 192]),
+            "unobserved": trial.suggest_float("unobserved", 0.03, 3.0, log=True),
+            "regularisation": trial.suggest_float("regularisation", 3e-4, 0.1, log=True),
+            "steepness": trial.suggest_float("steepness", 0.0, 2.0),
+            "half_life": trial.suggest_float("half_life", 20, 5000, log=True),
+            "prior_ridge": trial.suggest_float("prior_ridge", 0.1, 1000, log=True),
+        },
+        start,
+    )
+
+
+def _parameters(values: Mapping[str, Any], start: RankerParameters) -> RankerParameters:
+    """steepness: how much more each step from view to purchase says, as a share of a view."""
+    steps = {"view": 0, "like": 1, "cart": 2, "purchase": 3}
+    confidences = dict(start.confidences) | {name: 1 + values["steepness"] * at for name, at in steps.items()}
+    return replace(
+        start, confidences=confidences, **{name: value for name, value in values.items() if name != "steepness"}
+    )
+
+
+def _as_trial(start: RankerParameters) -> dict[str, Any]:
+    return {
+        "factors": start.factors, "unobserved": start.unobserved, "regularisation": start.regularisation,
+        "steepness": start.confidences["like"] - 1, "half_life": start.half_life or 5000,
+        "prior_ridge": start.prior_ridge,
+    }  # fmt: skip
+
+
+def save(parameters: RankerParameters, reached: float, folder: Path) -> Path:
+    """Write tuned.json, which `vitrine train` takes its defaults from."""
+    path = folder / TUNED
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps({"ndcg_at_20": reached, "parameters": asdict(parameters)}, indent=1) + "\n")
+    aside.replace(path)
+    return path
+
+
+def defaults(folder: Path) -> dict[str, Any]:
+    """The parameters in tuned.json of a releases folder, nothing where there is none. Raises CatalogueError."""
+    path = folder / TUNED
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text())["parameters"]
+        RankerParameters(**found)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CatalogueError(f"{path} cannot be read ({error}); remove it, or run `vitrine tune` again") from error
+    return dict(found)
