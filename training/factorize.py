@@ -9,6 +9,7 @@ its items are gathered once, into the cache, and passed over a few times; nothin
 for a row. On a CPU that is compiled by numba, on a GPU it runs in torch over padded blocks of rows.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numba
@@ -39,11 +40,12 @@ class Factors:
 def factorize(
     matrix: scipy.sparse.csr_matrix, objective: Objective, *, factors: int, sweeps: int, prior_ridge: float = 1.0,
     item_features: np.ndarray | None = None, user_features: np.ndarray | None = None, seed: int = 0,
-    quiet: bool = False,
+    quiet: bool = False, after_sweep: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> Factors:  # fmt: skip
     """matrix: users x items float32, confidences, negative where the pair was dismissed; features: a row each.
 
-    Rows without observations are their prior, zero without features."""
+    Rows without observations are their prior, zero without features. after_sweep: shown the factors of users and items
+    as they stand."""
     rng = np.random.default_rng(seed)
     users = _Side(matrix, objective, user_features, prior_ridge)
     items = _Side(matrix.T.tocsr(), objective, item_features, prior_ridge)
@@ -52,6 +54,8 @@ def factorize(
     for sweep in range(sweeps) if quiet else track(range(sweeps), "factorizing interactions"):
         users.solve(items.factors, FIRST_STEPS if sweep == 0 else STEPS)
         items.solve(users.factors, FIRST_STEPS if sweep == 0 else STEPS)
+        if after_sweep is not None:
+            after_sweep(users.factors, items.factors)
     users.solve(items.factors, LAST_STEPS)  # so that the stored user factors are the fold-in of their own histories
     return Factors(users.factors, items.factors, users.prior_weights, items.prior_weights)
 
