@@ -21,7 +21,7 @@ import torch
 from service.ranker import Objective
 from training.progress import track
 
-STEPS, FIRST_STEPS, LAST_STEPS = 3, 8, 20
+STEPS, LAST_STEPS = 3, 20
 CHUNKS = 64  # of rows with about equally many observations, for the threads to share
 BLOCK_ELEMENTS = 16_000_000  # floats gathered at a time on a GPU
 
@@ -47,21 +47,27 @@ def factorize(
     Rows without observations are their prior, zero without features. after_sweep: shown the factors of users and items
     as they stand."""
     rng = np.random.default_rng(seed)
-    users = _Side(matrix, objective, user_features, prior_ridge)
-    items = _Side(matrix.T.tocsr(), objective, item_features, prior_ridge)
+    turned = matrix.T.tocsr()
+    users = _Side(matrix, objective, user_features, prior_ridge, others=_touched(turned))
+    items = _Side(turned, objective, item_features, prior_ridge, others=_touched(matrix))
     items.factors = _start(items, factors, rng)
     users.factors = np.zeros((matrix.shape[0], factors), np.float32)
-    for sweep in range(sweeps) if quiet else track(range(sweeps), "factorizing interactions"):
-        users.solve(items.factors, FIRST_STEPS if sweep == 0 else STEPS)
-        items.solve(users.factors, FIRST_STEPS if sweep == 0 else STEPS)
+    for _ in range(sweeps) if quiet else track(range(sweeps), "factorizing interactions"):
+        users.solve(items.factors, STEPS)
+        items.solve(users.factors, STEPS)
         if after_sweep is not None:
             after_sweep(users.factors, items.factors)
     users.solve(items.factors, LAST_STEPS)  # so that the stored user factors are the fold-in of their own histories
     return Factors(users.factors, items.factors, users.prior_weights, items.prior_weights)
 
 
+def _touched(matrix: scipy.sparse.csr_matrix) -> int:
+    """How many rows have observations."""
+    return int((np.diff(matrix.indptr) > 0).sum())
+
+
 def _start(side: "_Side", factors: int, rng: np.random.Generator) -> np.ndarray:
-    drawn = rng.standard_normal((len(side.observations), factors), dtype=np.float32) * np.float32(0.1 / factors**0.5)
+    drawn = rng.standard_normal((len(side.observations), factors), dtype=np.float32) * np.float32(0.1)
     return drawn * (side.observations > 0)[:, None]
 
 
@@ -71,12 +77,13 @@ class _Side:
     factors: np.ndarray
 
     def __init__(
-        self, matrix: scipy.sparse.csr_matrix, objective: Objective, features: np.ndarray | None, prior_ridge: float
-    ) -> None:
+        self, matrix: scipy.sparse.csr_matrix, objective: Objective, features: np.ndarray | None, prior_ridge: float,
+        *, others: int,
+    ) -> None:  # fmt: skip
+        """others: how many rows of the other side have observations."""
         self.matrix = matrix
         self.observations = np.diff(matrix.indptr)
         self.unobserved = np.float32(objective.unobserved)
-        others = int((matrix.getnnz(axis=0) > 0).sum())
         self.ridge = objective.ridge(self.observations, others).astype(np.float32)
         self.features = features
         self.prior_weights: np.ndarray | None = None
