@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from service.ranker import Blend, Ranker, Shopper
+from service.ranker import DISMISS, Blend, Ranker, Shopper
 from service.terms import Sources, log_price, scaled_popularity, term_values
 from training import ranker
-from training.ranker import RankerParameters
+from training.ranker import DAY, RankerParameters
 from training.sides import Known
 
 SHOPPERS = 800
@@ -39,40 +39,56 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Lesson:
+    """What one shopper touched on their last day that was new to them, and what the log said of the items then.
+
+    row: of the ranker, which has not seen that day; wanted: item rows; popularity: scaled; trend: (items,)."""
+
+    row: int
+    wanted: np.ndarray
+    popularity: np.ndarray
+    trend: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
 class Lessons:
-    """What the blend learns from: the sources as they stood before the period, the shoppers by row of the ranker,
-    and what each touched in it that was new to them."""
+    """What the blend learns from."""
 
     sources: Sources
-    shoppers: list[int]
-    next_items: list[np.ndarray]
+    each: list[Lesson]
 
 
 def learn(interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, known: Known, seed: int) -> Blend:
-    """interactions: the training period, in the order of time. Factors of its first nine tenths judge its last."""
+    """interactions: the training period, in the order of time. See `look_ahead` for what is held out of it."""
     lessons = look_ahead(interactions, items=items, parameters=parameters, known=known, seed=seed)
     if lessons is None:
         return Blend(UNLEARNED)
     rng = np.random.default_rng(seed)
     tiers = dict(UNLEARNED)
-    tiers["taste"], _ = fit([_taste(lessons, at, rng) for at in range(len(lessons.shoppers))])
-    tiers["popular"], _ = fit([_taste(lessons, at, rng, known=False) for at in range(len(lessons.shoppers))])
+    tiers["taste"], _ = fit([_taste(lessons, lesson, rng) for lesson in lessons.each])
+    tiers["popular"], _ = fit([_taste(lessons, lesson, rng, known=False) for lesson in lessons.each])
     if known.index is not None and known.views is not None:
         photos = dict(zip(known.views[0].tolist(), known.views[1], strict=True))
-        pairs = [
-            (at, int(item)) for at, next_items in enumerate(lessons.next_items) for item in next_items if item in photos
-        ]
+        pairs = [(lesson, int(item)) for lesson in lessons.each for item in lesson.wanted if item in photos]
         pairs = [pairs[p] for p in rng.permutation(len(pairs))[:SHOPPERS]]
         if pairs:
-            tiers["ranked"], _ = fit([_photo(lessons, at, item, photos[item], rng, known=True) for at, item in pairs])
-            tiers["visual"], _ = fit([_photo(lessons, at, item, photos[item], rng, known=False) for at, item in pairs])
+            tiers["ranked"], _ = fit([_photo(lessons, *pair, photos[pair[1]], rng, known=True) for pair in pairs])
+            tiers["visual"], _ = fit([_photo(lessons, *pair, photos[pair[1]], rng, known=False) for pair in pairs])
     return Blend(tiers)
 
 
 def rehearse(lessons: Lessons, *, seed: int) -> float:
     """nDCG@TOP that shoppers without a photo would have seen in the lessons' period, with the best weights."""
     rng = np.random.default_rng(seed)
-    return fit([_taste(lessons, at, rng) for at in range(len(lessons.shoppers))])[1]
+    return fit([_taste(lessons, lesson, rng) for lesson in lessons.each])[1]
+
+
+def rehearse_factors(lessons: Lessons, *, seed: int) -> float:
+    """The same by the factor scores alone, which takes no learning."""
+    rng = np.random.default_rng(seed)
+    choices = [_taste(lessons, lesson, rng) for lesson in lessons.each]
+    values, chosen, real = _table(choices, ["factor"])
+    return _ndcg(values[:, :, 0], chosen, real)
 
 
 def fit(choices: list[Choice]) -> tuple[dict[str, float], float]:
@@ -81,6 +97,18 @@ def fit(choices: list[Choice]) -> tuple[dict[str, float], float]:
     They are those of a multinomial logit (McFadden, 1974), then coordinate ascent on nDCG itself, since the
     likelihood also cares for the order far below the top."""
     names = sorted({name for choice in choices for name in choice.values})
+    values, chosen, real = _table(choices, names)
+    spread = values[real].std(axis=0)
+    spread = np.where(spread > 0, spread, 1.0).astype(np.float32)
+    values /= spread
+    weights = _climb(values, chosen, real, _logit(values, chosen, real))
+    reached = _ndcg(values @ weights, chosen, real)
+    return {name: round(float(w / s), 6) for name, w, s in zip(names, weights, spread, strict=True)}, reached
+
+
+def _table(choices: list[Choice], names: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """values: (choices, candidates, terms) float32, 0 where a choice lacks a term; chosen, and which candidates are
+    real and not padding: (choices, candidates) bool."""
     width = max(len(choice.chosen) for choice in choices)
     values = np.zeros((len(choices), width, len(names)), np.float32)
     chosen = np.zeros((len(choices), width), bool)
@@ -90,12 +118,7 @@ def fit(choices: list[Choice]) -> tuple[dict[str, float], float]:
         for term, name in enumerate(names):
             values[line, :n, term] = choice.values.get(name, 0.0)
         chosen[line, :n], real[line, :n] = choice.chosen, True
-    spread = values[real].std(axis=0)
-    spread = np.where(spread > 0, spread, 1.0).astype(np.float32)
-    values /= spread
-    weights = _climb(values, chosen, real, _logit(values, chosen, real))
-    reached = _ndcg(values @ weights, chosen, real)
-    return {name: round(float(w / s), 6) for name, w, s in zip(names, weights, spread, strict=True)}, reached
+    return values, chosen, real
 
 
 def _logit(values: np.ndarray, chosen: np.ndarray, real: np.ndarray) -> np.ndarray:
@@ -153,38 +176,68 @@ def look_ahead(
     interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, known: Known, seed: int,
     shoppers: int = SHOPPERS,
 ) -> Lessons | None:  # fmt: skip
-    """Train on the first nine tenths, look at what is touched in the last one. None where nobody comes back."""
-    cut = int(len(interactions) * 0.9)
-    before, after = interactions.iloc[:cut], interactions.iloc[cut:]
-    if before.empty or after.empty:
+    """Train without the last day of some shoppers, to see what they touched on it. None where there is nothing to see.
+
+    They are drawn from the half that was active last, so that the weights are those of the present. Of who has been
+    there on a single day alone, the last tenth of the items is held out."""
+    held = _last_days(interactions)
+    pairs = interactions.loc[held, ["user_id", "item", "timestamp"]]
+    latest = pairs.groupby("user_id", sort=True)["timestamp"].min().sort_values(kind="stable")
+    latest = latest.iloc[len(latest) // 2 :]
+    if latest.empty:
         return None
+    chosen = latest.iloc[np.sort(np.random.default_rng(seed).permutation(len(latest))[:shoppers])]
+    held &= interactions["user_id"].isin(chosen.index).to_numpy()
+    before = interactions[~held].reset_index(drop=True)
     made = ranker.train(before, items=items, parameters=parameters, user_key="", sides=known.sides, quiet=True)
     row_of = {user: row for row, user in enumerate(made.users)}
-    found = {
-        row_of[user]: np.setdiff1d(items_after.unique(), made.ranker.shopper(row_of[user]).seen)
-        for user, items_after in after.groupby("user_id", sort=True)["item"]
-        if user in row_of and len(made.ranker.shopper(row_of[user]).history)
-    }
-    rows = [row for row, new in found.items() if len(new)]
-    if not rows:
-        return None
-    chosen = np.random.default_rng(seed).permutation(rows)[:shoppers].tolist()
-    counts = np.bincount(made.arrays["history_items"], minlength=items)
-    sources = Sources(known.index, made.ranker, scaled_popularity(counts), log_price(known.prices))
-    return Lessons(sources, chosen, [found[row] for row in chosen])
+    wanted = interactions[held].groupby("user_id")["item"].unique()
+    lessons = []
+    found = ranker.moments(interactions, items=items, times=chosen.to_numpy())
+    for user, moment in zip(chosen.index, found, strict=True):
+        shopper = made.ranker.shopper(row_of[user])
+        new = np.setdiff1d(wanted[user], shopper.seen)
+        if len(new) and len(shopper.history):
+            lessons.append(Lesson(row_of[user], new, scaled_popularity(moment.popularity), moment.trend))
+    sources = Sources(known.index, made.ranker, np.zeros(items, np.float32), log_price(known.prices))
+    return Lessons(sources, lessons) if lessons else None
 
 
-def _taste(lessons: Lessons, at: int, rng: np.random.Generator, *, known: bool = True) -> Choice:
-    shopper = _ranker(lessons).shopper(lessons.shoppers[at])
-    rows, chosen = _candidates(lessons, shopper, lessons.next_items[at], rng)
-    return Choice(term_values(lessons.sources, rows, None, shopper if known else None), chosen)
+def _last_days(interactions: pd.DataFrame) -> np.ndarray:
+    """(interactions,) bool: the last day of each shopper, or the last tenth of what they did, where that is all."""
+    user = pd.factorize(interactions["user_id"])[0]
+    times = interactions["timestamp"].to_numpy()
+    last = np.zeros(user.max(initial=-1) + 1, np.int64)
+    np.maximum.at(last, user, times)
+    late = times > last[user] - DAY
+    earlier = np.bincount(user[~late], minlength=len(last)) > 0
+    counts = np.bincount(user, minlength=len(last))
+    # how many of the same shopper come after each
+    after = interactions.groupby(user, sort=False).cumcount(ascending=False).to_numpy()
+    tail = after < np.ceil(counts[user] / 10)
+    held: np.ndarray = np.where(earlier[user], late, tail & (counts[user] > 1))
+    return held & (interactions["event"] != DISMISS).to_numpy()
 
 
-def _photo(lessons: Lessons, at: int, item: int, photo: np.ndarray, rng: np.random.Generator, *, known: bool) -> Choice:
-    """A photograph of the item that the shopper touched next is sent; it should come first."""
-    shopper = _ranker(lessons).shopper(lessons.shoppers[at])
-    rows, chosen = _candidates(lessons, shopper, np.array([item]), rng)
-    return Choice(term_values(lessons.sources, rows, photo, shopper if known else None), chosen)
+def _taste(lessons: Lessons, lesson: Lesson, rng: np.random.Generator, *, known: bool = True) -> Choice:
+    return _choice(lessons, lesson, lesson.wanted, None, rng, known=known)
+
+
+def _photo(
+    lessons: Lessons, lesson: Lesson, item: int, photo: np.ndarray, rng: np.random.Generator, *, known: bool
+) -> Choice:
+    """A photograph of an item that the shopper touched next is sent; it should come first."""
+    return _choice(lessons, lesson, np.array([item]), photo, rng, known=known)
+
+
+def _choice(
+    lessons: Lessons, lesson: Lesson, wanted: np.ndarray, photo: np.ndarray | None, rng: np.random.Generator, *,
+    known: bool,
+) -> Choice:  # fmt: skip
+    shopper = _ranker(lessons).shopper(lesson.row)
+    rows, chosen = _candidates(lessons, shopper, wanted, rng)
+    values = term_values(lessons.sources, rows, photo, shopper if known else None)
+    return Choice(values | {"popularity": lesson.popularity[rows], "trend": lesson.trend[rows]}, chosen)
 
 
 def _candidates(

@@ -98,10 +98,10 @@ def train(
     factors: Annotated[int | None, typer.Option(min=1, help="Factors of the ranker; default 128, or as tuned")] = None,
     sweeps: Annotated[int | None, typer.Option(min=1, help="Sweeps of the factorization; default 12")] = None,
     regularisation: Annotated[
-        float | None, typer.Option(help="Of the factorization; default 0.003, or as tuned")
+        float | None, typer.Option(help="Of the factorization; default: as tuned, or chosen of a few")
     ] = None,
     unobserved: Annotated[
-        float | None, typer.Option(help="Weight of pairs that were not observed; default 1, or as tuned")
+        float | None, typer.Option(help="Weight of pairs that were not observed; default: as tuned, or chosen")
     ] = None,
     confidence: Annotated[
         str | None, typer.Option(help="By event, such as view=1,like=2,purchase=4,dismiss=1; others stay as they are")
@@ -119,6 +119,7 @@ def train(
     from training.encoder import EncoderParameters
     from training.train import STAGES, Options, read_cut
     from training.train import train as run
+    from training.tune import TUNED
 
     if only is not None and only not in STAGES:
         raise VitrineError(f"--only {only}: no such stage; there are {', '.join(STAGES)}")
@@ -135,6 +136,7 @@ def train(
                 half_life=half_life, confidence=confidence, seed=seed,
             ),
             user_key=Settings().user_key,
+            choose=regularisation is None and unobserved is None and not (releases / TUNED).exists(),
             only=only,
             split_column=split_column,
             test_from=None if test_from is None else read_cut(test_from),

@@ -1,6 +1,6 @@
 """The ranker of a release: interactions -> confidences, factors with their priors, histories, trends."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +25,8 @@ class RankerParameters:
 
     factors: int = 128
     sweeps: int = 12
-    unobserved: float = 1.0
-    regularisation: float = 0.003
+    unobserved: float = 0.3
+    regularisation: float = 0.01
     frequency: float = 1.0
     confidences: Mapping[str, float] = field(default_factory=lambda: dict(EVENT_CONFIDENCES))
     half_life: float | None = None
@@ -105,18 +105,44 @@ def popularity(matrix: scipy.sparse.csr_matrix) -> np.ndarray:
 
 
 def trend(interactions: pd.DataFrame, *, items: int) -> np.ndarray:
-    """(items,) float32: the logarithm of how much more an item is touched of late than over the whole log.
-
-    Of late: each touch weighs half for every TREND_HALF_LIFE days of its age at the end of the log. Both shares are
-    those of a log of the same length, with TREND_SMOOTHING touches added: 0 for an item as popular as ever."""
+    """(items,) float32: the trend at the end of the log; see `moments`."""
     if interactions.empty:
         return np.zeros(items, np.float32)
+    last = interactions["timestamp"].to_numpy()[-1:]
+    return next(moments(interactions, items=items, times=last + 1)).trend
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What the log says of the items at one time. popularity: (items,), how many shoppers touched each before it;
+    trend: (items,) float32, the logarithm of how much more an item is touched of late than over the whole log."""
+
+    popularity: np.ndarray
+    trend: np.ndarray
+
+
+def moments(interactions: pd.DataFrame, *, items: int, times: np.ndarray) -> Iterator[Moment]:
+    """The log at each of `times`, which rise; what happens at or after a time is not known then.
+
+    Of late: each touch weighs half for every TREND_HALF_LIFE days of its age. Both shares are those of a log of the
+    same length, with TREND_SMOOTHING touches added: 0 for an item as popular as ever."""
     touches = interactions[interactions["event"] != DISMISS]
-    times = touches["timestamp"].to_numpy()
-    weights = 0.5 ** ((interactions["timestamp"].max() - times) / (DAY * TREND_HALF_LIFE))
-    late = np.bincount(touches["item"], weights=weights, minlength=items) * (len(times) / max(weights.sum(), 1e-9))
-    ever = np.bincount(touches["item"], minlength=items)
-    return np.log((late + TREND_SMOOTHING) / (ever + TREND_SMOOTHING)).astype(np.float32)
+    when, item = touches["timestamp"].to_numpy(), touches["item"].to_numpy()
+    first = ~touches.duplicated(["user_id", "item"]).to_numpy()
+    late, ever, popularity = np.zeros(items), np.zeros(items), np.zeros(items, np.int64)
+    start, clock = 0, float(when[0]) if len(when) else 0.0
+    for time in times:
+        end = int(np.searchsorted(when, time, side="left"))
+        part = slice(start, end)
+        late *= 0.5 ** ((time - clock) / (DAY * TREND_HALF_LIFE))
+        weights = 0.5 ** ((time - when[part]) / (DAY * TREND_HALF_LIFE))
+        late += np.bincount(item[part], weights=weights, minlength=items)
+        ever += np.bincount(item[part], minlength=items)
+        popularity += np.bincount(item[part][first[part]], minlength=items)
+        start, clock = end, float(time)
+        scaled = late * (end / max(late.sum(), 1e-9))
+        found = np.log((scaled + TREND_SMOOTHING) / (ever + TREND_SMOOTHING)).astype(np.float32)
+        yield Moment(popularity.copy(), found)
 
 
 def train(

@@ -29,6 +29,7 @@ def train_again(
         Options(
             catalogue=catalogue, releases=releases, encoder=start, ranker=RankerParameters(**ranked),
             user_key=user_key, split_column=manifest.training["split_column"], protocol=protocol,
+            choose=manifest.training.get("chosen", False),
         )
     )  # fmt: skip
     assert path is not None

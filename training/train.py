@@ -30,6 +30,7 @@ from training import (
     segments,
     sides,
     split,
+    tune,
 )
 from training.batches import Examples
 from training.catalogue import Catalogue, read
@@ -52,8 +53,8 @@ CODE = {
     "export": ("training.export", "training.backbones"),
     "index": ("training.index", "training.augment", "service.index", "service.images", "service.encoder"),
     "ranker": (
-        "training.ranker", "training.factorize", "training.sides", "training.blend", "training.segments",
-        "service.ranker", "service.terms", "service.features",
+        "training.ranker", "training.tune", "training.factorize", "training.sides", "training.blend",
+        "training.segments", "service.ranker", "service.terms", "service.features",
     ),
     "package": (
         "training.package", "training.evaluate", "training.retrieval", "training.ranking", "training.measures",
@@ -76,6 +77,7 @@ class Options:
     split_column: str | None = None
     test_from: int | None = None
     protocol: str = "temporal"
+    choose: bool = False  # the ranker's regularisation, by trying a few
     max_unusable: float = 0.05
     exact_below: int = EXACT_BELOW
 
@@ -265,25 +267,28 @@ class _Run:
         looked = self.index() if self.pictures is not None else None
         inputs = {
             "catalogue": self.fingerprint, "cut": (cut.cutoff, cut.protocol), "index": looked.key if looked else None,
-            "user_key": key_check(options.user_key), "exclude": options.split_column, **asdict(options.ranker),
+            "user_key": key_check(options.user_key), "exclude": options.split_column, "choose": options.choose,
+            **asdict(options.ranker),
         }  # fmt: skip
 
         def build(folder: Path) -> dict[str, Any]:
             items = len(self.catalogue.items)
             known, features = self._known(looked)
-            say("ranker: learning the weights of the final sum on the last tenth of the training period")
-            learned = blend.learn(
-                cut.train, items=items, parameters=options.ranker, known=known, seed=options.ranker.seed
-            )
+            parameters = options.ranker
+            if options.choose:
+                parameters = tune.choose(cut.train, items=items, known=known, start=parameters)
+            say("ranker: learning the weights of the final sum from the last days of shoppers")
+            learned = blend.learn(cut.train, items=items, parameters=parameters, known=known, seed=parameters.seed)
             trained = ranker.train(
-                cut.train, items=items, parameters=options.ranker, user_key=options.user_key, sides=known.sides
+                cut.train, items=items, parameters=parameters, user_key=options.user_key, sides=known.sides
             )
             ranker.save(folder, trained, options.user_key)
             learned.save(folder / "blend.json")
             ids = self.catalogue.items["item_id"].tolist()
             segments.save(folder, *segments.find_segments(trained, ids=ids, seed=options.ranker.seed))
             (folder / "features.json").write_text(json.dumps(features))
-            return {"users": len(trained.users), "pairs": len(trained.arrays["history_items"])}
+            pairs = len(trained.arrays["history_items"])
+            return {"users": len(trained.users), "pairs": pairs, "parameters": asdict(parameters)}
 
         return self._make("ranker", inputs, build)
 
@@ -355,7 +360,8 @@ class _Run:
             },
             training={
                 "encoder": asdict(replace(options.encoder, weights=shown)) if looked else None,
-                "ranker": asdict(options.ranker) if ranked else None,
+                "ranker": ranked.facts["parameters"] if ranked else None,
+                "chosen": options.choose,
                 "split_column": options.split_column,
             },
             code=package.code_revision(),
