@@ -19,8 +19,10 @@ class Index:
     def __init__(self, sealed: faiss.Index, vectors: np.ndarray, rows: np.ndarray) -> None:
         """vectors: (items, dim) float32, NaN without a picture; rows: (m,) the item rows that are in the index."""
         self._sealed = sealed
-        self._vectors = vectors
+        self._vectors = np.asarray(vectors)  # a plain view: indexing a memmap object costs more than the reading
         self.rows = rows
+        self.pictured = np.zeros(len(vectors), bool)
+        self.pictured[rows] = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,6 +66,13 @@ class Index:
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """(m, dim) float32, NaN for items without a picture."""
         return np.asarray(self._vectors[rows])
+
+    def vectors_or_zero(self, rows: np.ndarray) -> np.ndarray:
+        """(m, dim) float32, zero for items without a picture."""
+        found: np.ndarray = self._vectors[rows]
+        if len(self.rows) < len(self._vectors):
+            found[np.isnan(found[:, 0])] = 0
+        return found
 
     def _positions(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> np.ndarray:
         if allowed is None:

@@ -1,7 +1,7 @@
 """The whole request: a photo, a shopper, or both -> ranked items with their reasons."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +19,7 @@ from service.terms import (
     PRICE,
     Sources,
     because,
+    best,
     blend,
     log_price,
     own_vector,
@@ -52,6 +53,22 @@ class Recommendation:
     tier: str
     items: list[Item]
     query: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A query, the vector of its picture, and who asks, as far as they are known."""
+
+    query: Query
+    vector: np.ndarray | None
+    shopper: Shopper | None
+
+    @property
+    def tier(self) -> str:
+        """What the answer rests on."""
+        if self.vector is not None:
+            return "ranked" if self.shopper else "visual"
+        return "taste" if self.shopper else "popular"
 
 
 class Recommender:
@@ -88,7 +105,17 @@ class Recommender:
         """Answer each query, in order."""
         vectors = self._look(queries)
         shoppers = [self._know(query) for query in queries]
-        return [self._answer(*asked) for asked in zip(queries, vectors, shoppers, strict=True)]
+        asked = [_Asked(*each) for each in zip(queries, vectors, shoppers, strict=True)]
+        with self._timed("search"):
+            rows = [self._candidates(each) for each in asked]
+        with self._timed("rank"):
+            ranked = self._rank(asked, rows)
+        described = [self._describe(each.vector, remember=each.query.remember) for each in asked]
+        number = self.release.number
+        return [
+            Recommendation(number, each.tier, items, about)
+            for each, items, about in zip(asked, ranked, described, strict=True)
+        ]
 
     def similar(self, queries: Sequence[SimilarQuery]) -> list[Recommendation]:
         """Items that look like a picture or an item, nearest first."""
@@ -105,7 +132,7 @@ class Recommender:
         For a shopper who is not known the factor scores are NaN, and the final ones are those of tier `popular`."""
         shopper = self._know(Query(user_id=user_id))
         asked = np.asarray(rows, dtype=np.int64)
-        values = term_values(self._sources, asked, None, shopper)
+        [values] = term_values(self._sources, [asked], [None], [shopper])
         _, parts = blend(values, self.release.blend.tiers["taste" if shopper else "popular"])
         factor = np.full(len(asked), np.nan, np.float32)
         if shopper is not None and self.release.ranker is not None:
@@ -213,26 +240,13 @@ class Recommender:
         photos = np.array(vectors, dtype=np.float32)
         return photos / np.linalg.norm(photos, axis=1, keepdims=True)
 
-    def _answer(self, query: Query, vector: np.ndarray | None, shopper: Shopper | None) -> Recommendation:
-        tier = ("ranked" if shopper else "visual") if vector is not None else ("taste" if shopper else "popular")
-        allowed = self.release.items.mask(query.filter)
-        if shopper is not None and query.exclude_seen:
+    def _candidates(self, asked: "_Asked") -> np.ndarray:
+        """Rows worth ranking: the picture's neighbours, the shopper's taste, and what is popular if they are few."""
+        k, vector, shopper = asked.query.k, asked.vector, asked.shopper
+        allowed = self.release.items.mask(asked.query.filter)
+        if shopper is not None and asked.query.exclude_seen:
             allowed = np.ones(len(self.release.items), bool) if allowed is None else allowed.copy()
             allowed[shopper.seen] = False
-        with self._timed("search"):
-            rows = self._candidates(query.k, vector, shopper, allowed)
-        with self._timed("rank"):
-            items = self._rank(query, tier, rows, vector, shopper)
-        described = self._describe(vector)
-        if described is not None and vector is not None and query.remember:
-            # the photo itself is not kept: who sends this event along next time is known by its vector
-            described["event"] = {"event": "view", "vector": [round(float(part), 4) for part in vector]}
-        return Recommendation(self.release.number, tier, items, described)
-
-    def _candidates(
-        self, k: int, vector: np.ndarray | None, shopper: Shopper | None, allowed: np.ndarray | None
-    ) -> np.ndarray:
-        """Rows worth ranking: the picture's neighbours, the shopper's taste, and what is popular if they are few."""
         pool = max(POOL, 2 * k)
         found = []
         if vector is not None:
@@ -254,23 +268,25 @@ class Recommender:
         rows, _ = self.release.index.search(vector[None], k=k, allowed=allowed)
         return rows[0][rows[0] >= 0]
 
-    def _rank(
-        self, query: Query, tier: str, rows: np.ndarray, vector: np.ndarray | None, shopper: Shopper | None
-    ) -> list[Item]:
-        values = term_values(self._sources, rows, vector, shopper)
-        names, parts = blend(values, self.release.blend.tiers[tier])
+    def _rank(self, asked: Sequence["_Asked"], rows: Sequence[np.ndarray]) -> list[list[Item]]:
+        values = term_values(self._sources, rows, [each.vector for each in asked], [each.shopper for each in asked])
+        return [self._best(*each) for each in zip(asked, rows, values, strict=True)]
+
+    def _best(self, asked: "_Asked", rows: np.ndarray, values: Mapping[str, np.ndarray]) -> list[Item]:
+        """The k best of the candidates, described, with the parts of their scores and the reasons."""
+        query = asked.query
+        names, parts = blend(values, self.release.blend.tiers[asked.tier])
         scores = parts.sum(axis=1)
-        order = np.lexsort((rows, -scores))
+        # candidates are in row order, so equal scores are as well
+        order = best(scores, max(POOL, 2 * query.k) if query.diversity > 0 else query.k)
         if query.diversity > 0 and len(order):
-            order = order[: max(POOL, 2 * query.k)]
             vectors = self.likeness_vectors(rows[order])
             order = order[diversify(scores[order], vectors, k=query.k, diversity=query.diversity)]
-        order = order[: query.k]
-        reasons = because(self._sources, rows[order], shopper)
+        reasons = because(self._sources, rows[order], asked.shopper)
         return [
             Item(
                 score=float(scores[at]),
-                terms={name: float(part) for name, part in zip(names, parts[at], strict=True)},
+                terms=dict(zip(names, parts[at].tolist(), strict=True)),
                 because=[self.release.items.ids[row] for row in past],
                 **self.release.items.describe(int(rows[at])),
             )
@@ -299,7 +315,7 @@ class Recommender:
         ]
         return Recommendation(self.release.number, "visual", found, described)
 
-    def _describe(self, vector: np.ndarray | None) -> dict[str, Any] | None:
+    def _describe(self, vector: np.ndarray | None, *, remember: bool = False) -> dict[str, Any] | None:
         """What a picture seems to be: the category that its neighbours vote for, and whether it belongs here at all."""
         if vector is None or self.release.index is None or self.release.manifest.index is None:
             return None
@@ -314,12 +330,15 @@ class Recommender:
             for category in self.release.items.categories(int(row))[:1]:
                 votes[category] = votes.get(category, 0.0) + weight
         threshold = self.release.manifest.index["in_catalogue_at"]
-        best = max(votes, key=lambda name: (votes[name], name)) if votes else None
-        return {
-            "category": best,
-            "confidence": votes[best] / total if best is not None and total else 0.0,
+        first = max(votes, key=lambda name: (votes[name], name)) if votes else None
+        described: dict[str, Any] = {
+            "category": first,
+            "confidence": votes[first] / total if first is not None and total else 0.0,
             "in_catalogue": bool(np.nanmax(cosines[0]) >= threshold),
         }
+        if remember:  # the photo itself is not kept: who sends this event along next time is known by its vector
+            described["event"] = {"event": "view", "vector": [round(float(part), 4) for part in vector]}
+        return described
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

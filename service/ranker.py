@@ -105,8 +105,8 @@ class Ranker:
         """Open ranker/ of a release; arrays stay memory-mapped."""
 
         def array(name: str) -> np.ndarray:
-            loaded: np.ndarray = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            return loaded
+            # a plain view of the map: indexing a memmap object costs more than the reading
+            return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
 
         def array_if_any(name: str) -> np.ndarray | None:
             return array(name) if (folder / f"{name}.npy").exists() else None

@@ -12,8 +12,9 @@ score = sum over terms of weight x value; the weights are learned for each tier 
 is a product: an item that trends twice as much is as good as one that fits twice as well.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ LAST = 10  # of the shopper's items, for the term `recent`
 FADING = 0.8
 REASONS = 2  # past items named as reasons for a recommended one
 PRICE = "price"
+TOGETHER = 64  # queries whose candidates are gathered once
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,48 +42,84 @@ class Sources:
     factor_scale: float | None = FACTOR_SCALE
 
 
-@dataclass(frozen=True, slots=True)
-class Taste:
-    """What the terms need of a shopper, computed once a query. All (dim,) or (factors,), or None where unknown."""
-
-    factor: np.ndarray | None
-    own: np.ndarray | None
-    last: np.ndarray | None
-    log_price: float | None
-
-
-def taste(sources: Sources, shopper: Shopper) -> Taste:
-    """Gather what is known of a shopper."""
-    ranker, index = sources.ranker, sources.index
-    return Taste(
-        factor=None if ranker is None else shopper.factor,
-        own=None if index is None else own_vector(index, shopper),
-        last=None if ranker is None else _last_factors(ranker, shopper.history[-LAST:]),
-        log_price=_usual_price(sources.log_price, shopper),
-    )
-
-
 def term_values(
-    sources: Sources, rows: np.ndarray, vector: np.ndarray | None, shopper: Shopper | None
-) -> dict[str, np.ndarray]:
-    """rows: (n,) -> name: (n,) float32, only the terms that the sources and the query allow."""
-    values: dict[str, np.ndarray] = {}
-    known = taste(sources, shopper) if shopper is not None else None
-    if known is not None and sources.ranker is not None:
-        factors = sources.ranker.item_factors[rows]
-        values["factor"] = factor_term(factors @ known.factor, sources.factor_scale)
-        values["recent"] = (factors @ known.last) * sources.ranker.inverse_lengths[rows]
-    if sources.index is not None and (vector is not None or known is not None):
-        pictures = np.nan_to_num(sources.index.vectors(rows))
-        if vector is not None:
-            values["likeness"] = pictures @ vector
-        if known is not None and known.own is not None:
-            values["own_likeness"] = pictures @ _unit(known.own)
-    if known is not None and known.log_price is not None and sources.log_price is not None:
-        values["price_fit"] = np.nan_to_num(-np.square(sources.log_price[rows] - known.log_price))
-    values["popularity"] = sources.popularity[rows]
+    sources: Sources, rows: Sequence[np.ndarray], vectors: Sequence[np.ndarray | None],
+    shoppers: Sequence[Shopper | None],
+) -> list[dict[str, np.ndarray]]:  # fmt: skip
+    """For each query its candidates (n,), the vector of its picture, its shopper -> name: (n,) float32, only the terms
+    that the sources and the query allow."""
+    values: list[dict[str, np.ndarray]] = []
+    for start in range(0, len(rows), TOGETHER):
+        part = slice(start, start + TOGETHER)
+        values += _values_together(sources, rows[part], vectors[part], shoppers[part])
+    return values
+
+
+def _values_together(
+    sources: Sources, rows: Sequence[np.ndarray], vectors: Sequence[np.ndarray | None],
+    shoppers: Sequence[Shopper | None],
+) -> list[dict[str, np.ndarray]]:  # fmt: skip
+    """Candidates that several queries share are gathered once, and compared in one product."""
+    table, places = _shared(rows, len(sources.popularity))
+    products: dict[str, dict[int, np.ndarray]] = {}
+    known = [(at, shopper) for at, shopper in enumerate(shoppers) if shopper is not None]
+    if sources.ranker is not None and known:
+        ranker = sources.ranker
+        factors = ranker.item_factors[table]
+        products["factor"] = _products([(at, shopper.factor) for at, shopper in known], factors)
+        last = [(at, _last_factors(ranker, shopper.history[-LAST:])) for at, shopper in known]
+        products["recent"] = _products(last, factors, ranker.inverse_lengths[table])
+    if sources.index is not None and (known or any(vector is not None for vector in vectors)):
+        pictures = sources.index.vectors_or_zero(table)
+        sent = [(at, vector) for at, vector in enumerate(vectors) if vector is not None]
+        products["likeness"] = _products(sent, pictures)
+        own = [(at, _unit(own_vector(sources.index, shopper))) for at, shopper in known]
+        products["own_likeness"] = _products(own, pictures)
+    values = [
+        {name: found[at][place] for name, found in products.items() if at in found} | _of_items(sources, row, shopper)
+        for at, (row, place, shopper) in enumerate(zip(rows, places, shoppers, strict=True))
+    ]
+    for each in values:
+        if "factor" in each:
+            each["factor"] = factor_term(each["factor"], sources.factor_scale)
+    return values
+
+
+def _shared(rows: Sequence[np.ndarray], items: int) -> tuple[np.ndarray, list[Any]]:
+    """All rows once, and where those of each query are among them."""
+    if len(rows) == 1:
+        return rows[0], [slice(None)]
+    wanted = np.zeros(items, bool)
+    for row in rows:
+        wanted[row] = True
+    position = np.cumsum(wanted) - 1
+    return np.flatnonzero(wanted), [position[row] for row in rows]
+
+
+def _products(
+    queries: list[tuple[int, np.ndarray]], table: np.ndarray, scale: np.ndarray | None = None
+) -> dict[int, np.ndarray]:
+    """(position, vector) of each query -> position: its product with every row of the table, each times its scale."""
+    if not queries:
+        return {}
+    scores = np.array([vector for _, vector in queries]) @ table.T
+    if scale is not None:
+        scores *= scale
+    return {at: line for (at, _), line in zip(queries, scores, strict=True)}
+
+
+def _of_items(sources: Sources, rows: np.ndarray, shopper: Shopper | None) -> dict[str, np.ndarray]:
+    """The terms that no product is needed for."""
+    values = {"popularity": sources.popularity[rows]}
     if sources.ranker is not None:
         values["trend"] = sources.ranker.trend[rows]
+    if sources.log_price is not None and shopper is not None:
+        own = sources.log_price[shopper.history]
+        own = own[~np.isnan(own)]
+        if len(own):
+            fit = -np.square(sources.log_price[rows] - own.mean())
+            fit[np.isnan(fit)] = 0
+            values["price_fit"] = fit
     return values
 
 
@@ -102,21 +140,37 @@ def blend(values: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> tup
     return names, np.stack([values[name] * np.float32(weights[name]) for name in names], axis=1)
 
 
+def best(scores: np.ndarray, k: int) -> np.ndarray:
+    """Positions of the k largest scores, largest first, equal ones in their order."""
+    if k >= len(scores):
+        return np.argsort(-scores, kind="stable")
+    least = np.partition(scores, -k)[-k]
+    likely = np.flatnonzero(scores >= least)
+    order: np.ndarray = likely[np.argsort(-scores[likely], kind="stable")[:k]]
+    return order
+
+
 def because(sources: Sources, rows: np.ndarray, shopper: Shopper | None) -> list[list[int]]:
-    """For each row the rows of the shopper's past items nearest to it, by picture, else by factors."""
-    if shopper is None or not len(shopper.history):
+    """For each row the rows of the shopper's past items nearest to it, by picture, else by factors; nearest first."""
+    if shopper is None or not len(shopper.history) or (sources.index is None and sources.ranker is None):
         return [[] for _ in rows]
     past = shopper.history[-RECENT:]
     if sources.index is not None:
-        likeness = np.nan_to_num(sources.index.vectors(rows)) @ np.nan_to_num(sources.index.vectors(past)).T
-    elif sources.ranker is not None:
+        likeness = sources.index.vectors_or_zero(rows) @ sources.index.vectors_or_zero(past).T
+    else:
+        assert sources.ranker is not None
         factors, lengths = sources.ranker.item_factors, sources.ranker.inverse_lengths
         likeness = (factors[rows] @ factors[past].T) * lengths[rows, None] * lengths[past]
-    else:
-        return [[] for _ in rows]
-    best = np.argsort(-likeness, axis=1, kind="stable")[:, :REASONS]
-    return [[int(past[at]) for at, near in zip(line, row[line], strict=True) if near > 0]
-            for line, row in zip(best, likeness, strict=True)]  # fmt: skip
+    reasons: list[list[int]] = [[] for _ in rows]
+    lines = np.arange(len(rows))
+    for _ in range(min(REASONS, len(past))):
+        best = likeness.argmax(axis=1)
+        near = likeness[lines, best]
+        likeness[lines, best] = -np.inf
+        for reason, row, likely in zip(reasons, past[best].tolist(), near.tolist(), strict=True):
+            if likely > 0:
+                reason.append(row)
+    return reasons
 
 
 def scaled_popularity(counts: np.ndarray) -> np.ndarray:
@@ -138,11 +192,14 @@ def own_vector(index: Index, shopper: Shopper) -> np.ndarray:
     """The mean of the shopper's own latest pictures, of items and photos: (dim,), zero where there are none.
 
     A cosine with the mean is the mean of the cosines: one product, however many there are."""
-    own = index.vectors(shopper.history[-RECENT:])
-    own = own[~np.isnan(own[:, 0])]
+    rows = shopper.history[-RECENT:]
+    own = index.vectors(rows[index.pictured[rows]])
     if shopper.photos is not None:
         own = np.concatenate([own, shopper.photos])[-RECENT:]
-    return own.mean(axis=0) if len(own) else np.zeros(index.shape[1], np.float32)
+    if not len(own):
+        return np.zeros(index.shape[1], np.float32)
+    mean: np.ndarray = np.full(len(own), 1 / len(own), np.float32) @ own
+    return mean
 
 
 def _last_factors(ranker: Ranker, rows: np.ndarray) -> np.ndarray:
@@ -153,14 +210,6 @@ def _last_factors(ranker: Ranker, rows: np.ndarray) -> np.ndarray:
     return mean
 
 
-def _usual_price(prices: np.ndarray | None, shopper: Shopper) -> float | None:
-    if prices is None:
-        return None
-    own = prices[shopper.history]
-    own = own[np.isfinite(own)]
-    return float(own.mean()) if len(own) else None
-
-
 def _unit(vector: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = vector / max(float(np.linalg.norm(vector)), 1e-9)
+    unit: np.ndarray = vector / max(float(vector @ vector) ** 0.5, 1e-9)
     return unit

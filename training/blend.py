@@ -236,7 +236,7 @@ def _choice(
 ) -> Choice:  # fmt: skip
     shopper = _ranker(lessons).shopper(lesson.row)
     rows, chosen = _candidates(lessons, shopper, wanted, rng)
-    values = term_values(lessons.sources, rows, photo, shopper if known else None)
+    [values] = term_values(lessons.sources, [rows], [photo], [shopper if known else None])
     return Choice(values | {"popularity": lesson.popularity[rows], "trend": lesson.trend[rows]}, chosen)
 
 

@@ -122,7 +122,7 @@ def _reach(interactions: pd.DataFrame, items: int, known: Known, parameters: Ran
 def _suggest(trial: optuna.Trial, start: RankerParameters) -> RankerParameters:
     return _parameters(
         {
-            "factors": trial.suggest_categorical("factors", [32, 64, 128, 192]),
+            "factors": trial.suggest_categorical("factors", sorted({32, 64, 128, 192, start.factors})),
             "unobserved": trial.suggest_float("unobserved", 0.03, 3.0, log=True),
             "regularisation": trial.suggest_float("regularisation", 3e-4, 0.1, log=True),
             "steepness": trial.suggest_float("steepness", 0.0, 2.0),

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import HERE
 
-VERBS = ("demo-data", "check", "train", "evaluate", "recommend", "score", "serve")
+VERBS = ("demo-data", "check", "tune", "train", "evaluate", "segments", "recommend", "score", "serve")
 
 
 def vitrine(*arguments: str | Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
@@ -110,3 +110,58 @@ def test_errors_are_one_line_and_exit_code_1(arguments: tuple[str, ...], message
 def test_wrong_usage_is_exit_code_2() -> None:
     """As other commands do."""
     assert vitrine("recommend", ok=False).returncode == 2
+
+
+def test_segments_are_printed_and_pictured(release_folder: Path, tmp_path: Path) -> None:
+    """A table for people, JSON for scripts, a page of pictures; every shopper belongs to one."""
+    page = tmp_path / "segments.html"
+    found = json.loads(vitrine("segments", release_folder, "--out", page, "--json").stdout)
+    assert sum(segment["shoppers"] for segment in found) <= 200
+    assert [segment["shoppers"] for segment in found] == sorted((s["shoppers"] for s in found), reverse=True)
+    assert page.read_text().count("data:image/jpeg") == sum(len(segment["items"]) for segment in found)
+    assert "Segment" in page.read_text()
+    assert "typical items" in vitrine("segments", release_folder).stdout
+
+
+def without_pictures(boutique_folder: Path, folder: Path) -> Path:
+    """The boutique's tables alone, with titles and attributes."""
+    folder.mkdir()
+    with (boutique_folder / "items.csv").open() as file:
+        rows = [{**row, "image": ""} for row in csv.DictReader(file)]
+    with (folder / "items.csv").open("w") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    for name in ("interactions.csv", "users.csv"):
+        (folder / name).write_text((boutique_folder / name).read_text())
+    return folder
+
+
+def test_tune_train_and_the_other_protocols(boutique_folder: Path, tmp_path: Path) -> None:
+    """What tune finds train uses; leave-one-out and cold-items train anew, and nothing held out is known to them."""
+    shop, releases = without_pictures(boutique_folder, tmp_path / "shop"), tmp_path / "releases"
+    tuned = json.loads(vitrine("tune", shop, "--releases", releases, "--trials", "2", "--json").stdout)
+    assert tuned["ndcg_at_20"] >= tuned["before"] > 0
+    done = vitrine("train", shop, "--releases", releases, "--factors", "8", "--confidence", "purchase=5")
+    assert "parameters from" in done.stderr
+    stored = json.loads((releases / "1" / "manifest.json").read_text())["training"]["ranker"]
+    assert stored["regularisation"] == tuned["parameters"]["regularisation"]
+    assert (stored["factors"], stored["confidences"]["purchase"]) == (8, 5)
+    for protocol in ("leave-one-out", "cold-items"):
+        out = tmp_path / protocol
+        arguments = ("--catalogue", shop, "--out", out, "--retrain", protocol, "--negatives", "20")
+        vitrine("evaluate", releases / "1", *arguments)
+        ranking = json.loads((out / "metrics.json").read_text())["ranking"]
+        assert ranking["protocol"] == protocol
+        if protocol == "leave-one-out":
+            assert 0 < ranking["sampled_20"]["hit_rate_at_10"] <= 1
+        else:
+            assert ranking["cold_items"]["auc"] > 0.55
+            assert ranking["cold_items"]["baselines"]["factors_without_features"]["auc"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("text", ["view", "view=x", "look=1", "view=-1"])
+def test_confidences_are_checked(boutique_folder: Path, tmp_path: Path, text: str) -> None:
+    """An event that is not one, or no number."""
+    done = vitrine("train", boutique_folder, "--releases", tmp_path, "--confidence", text, ok=False)
+    assert "expected event=number pairs" in done.stderr
