@@ -49,8 +49,9 @@ test: check ## the checks, then the tests
 test-slow: install ## end to end: train, serve, attack, benchmark nothing
 	$(BIN)/pytest -m slow
 
-bench: install releases/1/manifest.json ## measure the request path
+bench: install releases/1/manifest.json ## measure the request path and the scoring
 	$(BIN)/python benchmarks/request.py releases/1
+	$(BIN)/python benchmarks/scoring.py releases/1
 
 lock: ## write the requirements files anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet pip-tools
