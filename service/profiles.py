@@ -89,14 +89,14 @@ def describe(
 
 
 def _tastes(items: Items, column: str, history: np.ndarray) -> list[Taste]:
-    """The values with the largest lift, of those that make up a part of the history."""
+    """The values with the largest lift above 1, of those that make up a part of the history."""
     own = Counter(value for row in history for value in items.values(column, int(row)))
     usual = items.usual_shares(column)
     total = sum(own.values())
     found = [
         Taste(value, count / total, usual[value], count / total / usual[value])
         for value, count in own.items()
-        if count >= LEAST * total and value in usual
+        if count >= LEAST * total and value in usual and count / total > usual[value]
     ]
     return sorted(found, key=lambda taste: (-taste.lift, taste.value))[:TASTES]
 

@@ -137,7 +137,8 @@ def blend(values: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> tup
     names = [name for name in values if name in weights]
     if not names:
         return names, np.zeros((len(next(iter(values.values()))), 0), np.float32)
-    return names, np.stack([values[name] * np.float32(weights[name]) for name in names], axis=1)
+    # + 0 makes a plain zero of what would be shown as -0.0
+    return names, np.stack([values[name] * np.float32(weights[name]) for name in names], axis=1) + np.float32(0)
 
 
 def best(scores: np.ndarray, k: int) -> np.ndarray:

@@ -111,6 +111,8 @@ def _print_metrics(metrics: dict[str, Any]) -> None:
             if isinstance(value, dict):
                 add(f"{prefix}{name}.", value)
             elif isinstance(value, list):
+                if not name.endswith("_interval"):
+                    continue  # curves are for the page
                 table.add_row(f"{prefix}{name}", " to ".join(f"{v:.4f}" for v in value))
             else:
                 table.add_row(f"{prefix}{name}", f"{value:.4f}" if isinstance(value, float) else str(value))

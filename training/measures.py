@@ -37,6 +37,12 @@ def list_measures(hits: np.ndarray, sizes: np.ndarray, k: int) -> dict[str, np.n
     }
 
 
+def recall_curve(hits: np.ndarray, sizes: np.ndarray) -> list[float]:
+    """Mean recall@1, @2, ... of all columns of `hits`, as `list_measures` defines it."""
+    depths = np.arange(1, hits.shape[1] + 1)
+    return [float(r) for r in (np.cumsum(hits, axis=1) / np.minimum(sizes[:, None], depths)).mean(axis=0)]
+
+
 def auc(scores: np.ndarray, relevant: np.ndarray) -> float:
     """The chance that a relevant item is scored above another, ties half. (n,), (n,) bool; NaN if either is empty."""
     positives, negatives = np.sort(scores[relevant]), np.sort(scores[~relevant])

@@ -65,6 +65,7 @@ def _warm(asked: Asked, held: HeldOut, without: Trained) -> tuple[dict[str, Any]
     ranked = np.stack([_candidate_rows(answer, recommender, held.candidates) for answer in answers])
     each = _each(ranked, held) | {"auc": _areas(asked, held)}
     metrics: dict[str, Any] = measures.with_intervals(each) | _beyond_accuracy(asked, ranked, held)
+    metrics["recall_curve"] = _curve(ranked, held)
     if asked.negatives is not None:
         metrics[f"sampled_{asked.negatives}"] = measures.with_intervals(_sampled(asked, held, asked.negatives))
     metrics["by_group"] = _by_group(asked.catalogue, held, each["ndcg_at_10"])
@@ -135,20 +136,27 @@ def _release_scorer(asked: Asked, held: HeldOut, *, factors_alone: bool = False)
     return scores
 
 
-def _judged(scorer: Scorer, held: HeldOut) -> dict[str, float]:
+def _judged(scorer: Scorer, held: HeldOut) -> dict[str, Any]:
     ranked, areas = baselines.judge(scorer, held, k=DEPTH)
     known = areas[np.isfinite(areas)]
-    return {name: float(values.mean()) for name, values in _each(ranked, held).items()} | {
-        "auc": float(known.mean()) if len(known) else 0.0
-    }
+    figures: dict[str, Any] = {name: float(values.mean()) for name, values in _each(ranked, held).items()}
+    return figures | {"auc": float(known.mean()) if len(known) else 0.0, "recall_curve": _curve(ranked, held)}
+
+
+def _hits(ranked: np.ndarray, held: HeldOut) -> tuple[np.ndarray, np.ndarray]:
+    """(users, DEPTH) bool, and how many items each user touched."""
+    if ranked.shape[1] < DEPTH:
+        ranked = np.pad(ranked, ((0, 0), (0, DEPTH - ranked.shape[1])), constant_values=-1)
+    return measures.hits_of(ranked, held.relevant), np.array([len(wanted) for wanted in held.relevant])
+
+
+def _curve(ranked: np.ndarray, held: HeldOut) -> list[float]:
+    return measures.recall_curve(*_hits(ranked, held))
 
 
 def _each(ranked: np.ndarray, held: HeldOut) -> dict[str, np.ndarray]:
     """Every list measure for every user."""
-    if ranked.shape[1] < DEPTH:
-        ranked = np.pad(ranked, ((0, 0), (0, DEPTH - ranked.shape[1])), constant_values=-1)
-    hits = measures.hits_of(ranked, held.relevant)
-    sizes = np.array([len(wanted) for wanted in held.relevant])
+    hits, sizes = _hits(ranked, held)
     return measures.list_measures(hits, sizes, 10) | measures.list_measures(hits, sizes, 20)
 
 

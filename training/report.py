@@ -49,6 +49,7 @@ def write_report(evaluation: Evaluation, release: Release, path: Path) -> None:
         manifest=release.manifest,
         metrics=_with_defaults(evaluation.metrics),
         ranking=_judged_rows(evaluation.metrics.get("ranking", {})),
+        curves=_curves(_judged_rows(evaluation.metrics.get("ranking", {}))),
         cold={name: _judged_rows(evaluation.metrics.get("ranking", {}).get(name, {})) for name in COLD},
         best_group=_best_group(evaluation.metrics.get("ranking", {}).get("by_group", {})),
         lookalikes=evaluation.lookalikes,
@@ -90,6 +91,18 @@ def _judged_rows(ranking: dict[str, Any]) -> list[dict[str, Any]]:
     rows.sort(key=lambda row: -row["ndcg_at_10"])
     best = rows[0]["ndcg_at_10"] or 1.0
     return [{**row, "share": row["ndcg_at_10"] / best} for row in rows]
+
+
+def _curves(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """recall@1 to @20 of each row as the points of a line in a box of 560 x 240, and where its name stands."""
+    highest = max((max(row["recall_curve"]) for row in rows), default=0.0) or 1.0
+    curves, below = [], -12.0
+    for row in sorted(rows, key=lambda row: -row["recall_curve"][-1]):
+        heights = [240 - 240 * value / highest for value in row["recall_curve"]]
+        points = " ".join(f"{560 * at / (len(heights) - 1):.1f},{height:.1f}" for at, height in enumerate(heights))
+        below = max(heights[-1], below + 12)  # names must not cover each other
+        curves.append({"name": row["name"], "ours": row["ours"], "y": below, "points": points})
+    return curves
 
 
 def _best_group(by_group: dict[str, Any]) -> float:

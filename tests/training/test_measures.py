@@ -6,7 +6,7 @@ import pytest
 
 from service.errors import CatalogueError
 from training import split
-from training.measures import auc, gini, hits_of, interval, list_measures, top
+from training.measures import auc, gini, hits_of, interval, list_measures, recall_curve, top
 
 RANKED = np.array([[3, 1, 2], [5, 4, -1]])
 RELEVANT = [np.array([1, 9]), np.array([5, 4, 6])]
@@ -38,6 +38,12 @@ def test_the_other_measures_of_a_list() -> None:
     assert measured("map", 3) == [0.25, pytest.approx(2 / 3)]
     assert measured("mrr", 3) == [0.5, 1.0]
     assert measured("hit_rate", 1) == [0.0, 1.0]
+
+
+def test_a_curve_is_recall_at_every_depth() -> None:
+    """Its points are the measure itself."""
+    expected = [np.mean(measured("recall", k)) for k in (1, 2, 3)]
+    assert recall_curve(hits_of(RANKED, RELEVANT), SIZES) == pytest.approx(expected)
 
 
 def test_auc_is_the_chance_to_be_above_another() -> None:
