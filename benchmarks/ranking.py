@@ -31,6 +31,7 @@ from service.release import Release
 from service.terms import Sources, blend, log_price, scaled_popularity, term_values
 from training import baselines, measures, ranker, split
 from training import blend as blending
+from training.baselines import Scorer
 from training.catalogue import Catalogue, read
 from training.progress import say, track
 from training.ranker import RankerParameters, confidence_matrix
@@ -38,8 +39,6 @@ from training.sides import Known, know
 from training.split import HeldOut, Split
 from training.train import read_cut
 
-# what a contender makes of a split: positions of held-out users -> scores of all items
-Scorer = Callable[[np.ndarray], np.ndarray]
 # a parameter -> the ends of what is drawn
 Space = dict[str, tuple[float, float]]
 
@@ -72,7 +71,7 @@ def vitrine(contest: Contest, cut: Split, held: HeldOut, values: dict[str, Any])
         cut.train, items=contest.items, parameters=parameters, user_key="", sides=contest.known.sides, quiet=True
     )
     row_of = {user: row for row, user in enumerate(made.users)}
-    counts = np.bincount(cut.train[["user_id", "item"]].drop_duplicates()["item"], minlength=contest.items)
+    counts = ranker.at_end(cut.train, items=contest.items).popularity
     prices = log_price(contest.known.prices)
     sources = Sources(contest.known.index, made.ranker, scaled_popularity(counts), prices)
     every = np.arange(contest.items)

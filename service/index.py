@@ -59,10 +59,6 @@ class Index:
         rows[found] = self.rows[positions[found]]
         return self._by_exact_cosine(queries, rows)
 
-    def cosines(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """query: (dim,), rows: (m,) -> (m,) float32, NaN for items without a picture."""
-        return self._vectors[rows] @ query
-
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """(m, dim) float32, NaN for items without a picture."""
         return np.asarray(self._vectors[rows])

@@ -21,10 +21,10 @@ from service.errors import BadQuery
 from service.items import PICTURED, POPULARITY
 from service.pipeline import Recommender
 from service.queries import Event, Query
-from service.ranker import DISMISS
 from service.release import GoldenCase, Manifest, Release, digest, list_files
 from training.catalogue import Catalogue
 from training.progress import track
+from training.ranker import at_end
 
 GOLDEN_PICTURES, GOLDEN_SHOPPERS, GOLDEN_K = 6, 4, 10
 ARROW_TYPES = {"number": pa.float64(), "boolean": pa.bool_(), "category": pa.string(), "tags": pa.list_(pa.string())}
@@ -110,10 +110,8 @@ def _assemble(parts: Parts, folder: Path) -> None:
 
 def _write_items(catalogue: Catalogue, seen: pd.DataFrame | None, folder: Path) -> None:
     items = catalogue.items
-    popularity = np.zeros(len(items), np.int64)
-    if seen is not None:
-        pairs = seen.loc[seen["event"] != DISMISS, ["user_id", "item"]].drop_duplicates()
-        popularity = np.bincount(pairs["item"], minlength=len(items))
+    # without interactions nothing is popular
+    popularity = np.zeros(len(items), np.int64) if seen is None else at_end(seen, items=len(items)).popularity
     columns: dict[str, pa.Array] = {
         "item_id": pa.array(items["item_id"], pa.string()),
         "title": pa.array(items["title"], pa.string()),

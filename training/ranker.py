@@ -99,19 +99,6 @@ def history_of(
     return matrix.indptr.astype(np.int64), matrix.indices[order], matrix.data[order], times[order]
 
 
-def popularity(matrix: scipy.sparse.csr_matrix) -> np.ndarray:
-    """(items,) int64: how many shoppers touched each, and did not dismiss it."""
-    return np.bincount(matrix.indices[matrix.data > 0], minlength=matrix.shape[1])
-
-
-def trend(interactions: pd.DataFrame, *, items: int) -> np.ndarray:
-    """(items,) float32: the trend at the end of the log; see `moments`."""
-    if interactions.empty:
-        return np.zeros(items, np.float32)
-    last = interactions["timestamp"].to_numpy()[-1:]
-    return next(moments(interactions, items=items, times=last + 1)).trend
-
-
 @dataclass(frozen=True, slots=True)
 class Moment:
     """What the log says of the items at one time. popularity: (items,), how many shoppers touched each before it;
@@ -145,6 +132,14 @@ def moments(interactions: pd.DataFrame, *, items: int, times: np.ndarray) -> Ite
         yield Moment(popularity.copy(), found)
 
 
+def at_end(interactions: pd.DataFrame, *, items: int) -> Moment:
+    """What the whole log says of the items."""
+    if interactions.empty:
+        return Moment(np.zeros(items, np.int64), np.zeros(items, np.float32))
+    last = interactions["timestamp"].to_numpy()[-1:]
+    return next(moments(interactions, items=items, times=last + 1))
+
+
 def train(
     interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, user_key: str, sides: Sides | None = None,
     quiet: bool = False,
@@ -163,7 +158,7 @@ def train(
     arrays = {
         "item_factors": made.items, "user_factors": made.users, "gramian": made.items[touched].T @ made.items[touched],
         "history_indptr": indptr, "history_items": history, "history_confidence": confidence, "history_times": times,
-        "trend": trend(interactions, items=items), **_priors(made, profiles),
+        "trend": at_end(interactions, items=items).trend, **_priors(made, profiles),
     }  # fmt: skip
     keys = {hash_user(user, user_key): row for row, user in enumerate(users)}
     ranker = Ranker(

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training.ranker import RankerParameters, Sides, confidence_matrix, history_of, popularity, train, trend
+from training.ranker import RankerParameters, Sides, at_end, confidence_matrix, history_of, train
 
 PARAMETERS = RankerParameters(factors=8, sweeps=10, unobserved=0.1, regularisation=0.01)
 CONFIDENCES = {"view": 1.0, "like": 1.5, "cart": 2.0, "purchase": 2.5, "dismiss": 1.0}
@@ -54,15 +54,14 @@ def test_history_is_in_the_order_of_the_last_touch() -> None:
 def test_a_dismissal_is_no_popularity() -> None:
     """Popularity counts shoppers who touched an item, each once."""
     events = log(("a", 0, "view", 1), ("a", 0, "view", 2), ("b", 0, "dismiss", 1), ("b", 1, "view", 2))
-    matrix, _ = confidence_matrix(events, items=3, parameters=PARAMETERS)
-    assert popularity(matrix).tolist() == [1, 1, 0]
+    assert at_end(events, items=3).popularity.tolist() == [1, 1, 0]
 
 
 def test_a_trend_is_what_came_up_of_late() -> None:
     """Of two items touched as often, the later one trends up, the earlier down, and one never touched not at all."""
     early = [(f"u{n}", 0, "view", n) for n in range(50)]
     late = [(f"u{n}", 1, "view", 100 * DAY + n) for n in range(50)]
-    found = trend(log(*early, *late), items=3)
+    found = at_end(log(*early, *late), items=3).trend
     assert found[1] > 0.3 > 0 > found[0]
     assert found[2] == 0
 
