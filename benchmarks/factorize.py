@@ -52,7 +52,7 @@ def of_catalogue(path: Path, test_from: str | None) -> Data:
     """The last tenth of the training period is held out."""
     catalogue = read(path)
     assert catalogue.interactions is not None, "the catalogue has no interactions"
-    log = split.at(catalogue.interactions, read_cut(test_from) if test_from else None).train
+    log = split.at(catalogue.interactions, read_cut(test_from)).train
     cut = split.at(log, None)
     items = len(catalogue.items)
     matrix, ids = confidence_matrix(cut.train, items=items, parameters=RankerParameters())

@@ -196,7 +196,7 @@ def main() -> None:
     index = Release.open(given.release).index if given.release else None
     vectors = None if index is None else index.vectors(np.arange(len(catalogue.items)))
     contest = Contest(catalogue, know(catalogue, index, None, vectors, exclude=None)[0], given.factors)
-    cut = split.at(catalogue.interactions, read_cut(given.test_from) if given.test_from else None)
+    cut = split.at(catalogue.interactions, read_cut(given.test_from))
     inner = split.at(cut.train, None)
     validation, test = (split.warm(part, items=contest.items) for part in (inner, cut))
     title = f"{given.factors} factors, {given.trials} trials each"

@@ -137,8 +137,11 @@ def blend(values: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> tup
     names = [name for name in values if name in weights]
     if not names:
         return names, np.zeros((len(next(iter(values.values()))), 0), np.float32)
-    # + 0 makes a plain zero of what would be shown as -0.0
-    return names, np.stack([values[name] * np.float32(weights[name]) for name in names], axis=1) + np.float32(0)
+    parts = np.empty((len(names), len(values[names[0]])), np.float32)
+    for part, name in zip(parts, names, strict=True):
+        np.multiply(values[name], np.float32(weights[name]), out=part)
+    parts += 0  # makes a plain zero of what would be shown as -0.0
+    return names, parts.T
 
 
 def best(scores: np.ndarray, k: int) -> np.ndarray:
@@ -161,17 +164,16 @@ def because(sources: Sources, rows: np.ndarray, shopper: Shopper | None) -> list
     else:
         assert sources.ranker is not None
         factors, lengths = sources.ranker.item_factors, sources.ranker.inverse_lengths
-        likeness = (factors[rows] @ factors[past].T) * lengths[rows, None] * lengths[past]
-    reasons: list[list[int]] = [[] for _ in rows]
+        # the length of a row's own factor changes neither the order of its reasons nor their sign
+        likeness = (factors.take(rows, axis=0) @ factors.take(past, axis=0).T) * lengths[past]
     lines = np.arange(len(rows))
+    found: list[list[int]] = []
     for _ in range(min(REASONS, len(past))):
-        best = likeness.argmax(axis=1)
-        near = likeness[lines, best]
-        likeness[lines, best] = -np.inf
-        for reason, row, likely in zip(reasons, past[best].tolist(), near.tolist(), strict=True):
-            if likely > 0:
-                reason.append(row)
-    return reasons
+        nearest = likeness.argmax(axis=1)
+        # what is not alike at all is no reason
+        found.append(np.where(likeness[lines, nearest] > 0, past[nearest], -1).tolist())
+        likeness[lines, nearest] = -np.inf
+    return [[row for row in reasons if row >= 0] for reasons in zip(*found, strict=True)]
 
 
 def scaled_popularity(counts: np.ndarray) -> np.ndarray:
@@ -206,8 +208,8 @@ def own_vector(index: Index, shopper: Shopper) -> np.ndarray:
 def _last_factors(ranker: Ranker, rows: np.ndarray) -> np.ndarray:
     """The fading mean of the unit factors of the last items: (factors,)."""
     weights = FADING ** np.arange(len(rows) - 1, -1, -1, dtype=np.float32)
-    weights *= ranker.inverse_lengths[rows] / max(weights.sum(), 1e-9)
-    mean: np.ndarray = weights @ ranker.item_factors[rows]
+    weights *= ranker.inverse_lengths[rows] / max(float(weights.sum()), 1e-9)
+    mean: np.ndarray = weights @ ranker.item_factors.take(rows, axis=0)
     return mean
 
 

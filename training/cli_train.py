@@ -139,7 +139,7 @@ def train(
             choose=regularisation is None and unobserved is None and not (releases / TUNED).exists(),
             only=only,
             split_column=split_column,
-            test_from=None if test_from is None else read_cut(test_from),
+            test_from=read_cut(test_from),
             max_unusable=max_unusable,
         )
     )  # fmt: skip
@@ -209,7 +209,7 @@ def tune(
     from training.tune import save, tune_ranker
 
     parameters, reached, before = tune_ranker(
-        catalogue, releases, trials=trials, test_from=None if test_from is None else read_cut(test_from),
+        catalogue, releases, trials=trials, test_from=read_cut(test_from),
         split_column=split_column, release=release, seed=seed,
     )  # fmt: skip
     path = save(parameters, reached, releases)

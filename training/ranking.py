@@ -215,7 +215,7 @@ def _by_group(catalogue: Catalogue, held: HeldOut, ndcg: np.ndarray) -> dict[str
     for column, kind in catalogue.user_kinds.items():
         values = profiles[column]
         if kind == "number" and values.nunique() > GROUPS:
-            values = pd.qcut(values.astype(float), 4, duplicates="drop").astype(str)
+            values = _quarters(values.astype(float))
         if kind == "tags":
             values = values.map(lambda tags: tags[0] if isinstance(tags, list) and tags else None)
         groups = values.astype(object).where(values.notna(), None).reset_index(drop=True)
@@ -229,6 +229,14 @@ def _by_group(catalogue: Catalogue, held: HeldOut, ndcg: np.ndarray) -> dict[str
             worst = min(figures, key=lambda name: figures[name]["ndcg_at_10"])
             found[column] = {"groups": figures, "worst": worst}
     return found
+
+
+def _quarters(values: pd.Series) -> pd.Series:
+    """Numbers -> the quarter that each falls into, named by its least and its largest value; None where unknown."""
+    quarter = pd.qcut(values, 4, labels=False, duplicates="drop")
+    ends = values.groupby(quarter).agg(["min", "max"])
+    names = {at: f"{low:g} to {high:g}" for at, (low, high) in enumerate(ends.to_numpy())}
+    return quarter.map(names).astype(object)
 
 
 def _share_of_best(asked: Asked, held: HeldOut, ours: float) -> dict[str, Any]:

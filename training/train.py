@@ -383,8 +383,10 @@ def _open_index(
     return Index.open(product.folder / "index.faiss", vectors, rows), views, vectors
 
 
-def read_cut(text: str) -> int:
-    """A date (2011-11-10) or seconds -> seconds. Raises CatalogueError."""
+def read_cut(text: str | None) -> int | None:
+    """A date (2011-11-10) or seconds -> seconds; None for None. Raises CatalogueError."""
+    if text is None:
+        return None
     moment = pd.Timestamp(int(text), unit="s") if text.isdigit() else pd.to_datetime(text, errors="coerce")
     if pd.isna(moment):
         raise CatalogueError(f"--test-from {text!r} is neither a date such as 2011-11-10 nor seconds since 1970")
