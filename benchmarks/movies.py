@@ -5,8 +5,8 @@
     vitrine evaluate /tmp/movie-releases/1 --catalogue /tmp/movies --retrain leave-one-out --negatives 99 --out /tmp/o
 
 Who touches what is drawn from known tastes, so the best that any ranker could do is known, and printed: the hit rate
-and nDCG of the true probabilities under leave-one-out with 99 negatives. Genres, age and gender carry some of the taste,
-and posters some of the genre.
+and nDCG of the true probabilities under leave-one-out with 99 negatives. Genres, age and gender carry some of the
+taste, and posters some of the genre.
 """
 
 import argparse
