@@ -1,42 +1,107 @@
-"""Pixels -> unit vectors, by the release's ONNX graph in onnxruntime."""
+"""Pixels -> unit vectors: one small protocol, and the choice of the engine and precision that are the fastest here."""
 
 import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-# Must stand before the import: a later call of the API does not stop it.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+from service.engines import ENGINES, installed
+from service.errors import EncoderUnavailable
 
-import onnxruntime
+AUTO = "auto"
+CHOICES = (AUTO, *ENGINES)
+PRECISIONS = ("fp32", "int8", "fp16")
+MEASURED_SECONDS = 0.15  # for each candidate
+# cosine with the golden vectors of the precision; engines round int8 differently
+SAME = {"fp32": 0.999, "int8": 0.99, "fp16": 0.999}
 
-PREFERRED_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
-
-class Encoder:
+class Encoder(Protocol):
     """The CNN of one release. Safe to call from several threads."""
 
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        """threads: of one call (default: as many as this process may use)."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or available_cpus()
-        options.log_severity_level = 3
-        available = onnxruntime.get_available_providers()
-        providers = [provider for provider in PREFERRED_PROVIDERS if provider in available]
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        self.dim = int(self._session.get_outputs()[0].shape[1])
-
-    @property
-    def provider(self) -> str:
-        """The execution provider that onnxruntime settled on."""
-        return str(self._session.get_providers()[0])
+    dim: int
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """pixels: (n, 224, 224, 3) uint8 -> (n, dim) float32, unit length."""
-        if not len(pixels):
-            return np.empty((0, self.dim), np.float32)
-        (vectors,) = self._session.run(["embeddings"], {"images": pixels})
-        return np.asarray(vectors)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An engine, and the file of one precision that it may run."""
+
+    engine: str
+    precision: str
+    path: Path
+
+    def open(self, *, threads: int, lanes: int = 1) -> Encoder:
+        """Load it."""
+        return ENGINES[self.engine](self.path, threads=threads, lanes=lanes)
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.precision}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The encoder that was taken, and why: the milliseconds of each candidate, or what was wrong with it."""
+
+    encoder: Encoder
+    candidate: Candidate
+    tried: Mapping[str, str]
+
+
+def candidates(files: Mapping[str, Path], *, engine: str = AUTO, precision: str = AUTO) -> list[Candidate]:
+    """What may be tried. files: precision -> ONNX file. Raises EncoderUnavailable where nothing is left."""
+    engines = installed() if engine == AUTO else [engine]
+    precisions = list(files) if precision == AUTO else [precision]
+    if engine not in CHOICES or engine not in (AUTO, *installed()):
+        raise EncoderUnavailable(
+            f"VITRINE_ENCODER={engine}: expected {', '.join((AUTO, *installed()))}, which are installed here"
+        )
+    if precision not in (AUTO, *files):
+        raise EncoderUnavailable(
+            f"VITRINE_PRECISION={precision}: this release has {', '.join(files)}; "
+            f"make it with vitrine train --precision {precision}"
+        )
+    return [Candidate(name, each, files[each]) for name in engines for each in precisions]
+
+
+def choose(
+    found: Iterable[Candidate], golden: np.ndarray, vectors: Mapping[str, np.ndarray], *, threads: int, lanes: int
+) -> Chosen:
+    """Load every candidate, have it encode golden pictures for a moment, and keep the fastest of those that are right.
+
+    golden: (n, 224, 224, 3) uint8; vectors: precision -> (n, dim), what they must give.
+    Raises EncoderUnavailable where no candidate gives them."""
+    tried: dict[str, str] = {}
+    best: tuple[float, Candidate, Encoder] | None = None
+    for candidate in found:
+        encoder = candidate.open(threads=threads, lanes=lanes)
+        cosine = float(np.einsum("nd,nd->n", encoder.encode(golden), vectors[candidate.precision]).min(initial=1))
+        if cosine < SAME[candidate.precision]:
+            tried[str(candidate)] = f"wrong: cosine {cosine:.4f} with the golden vectors"
+            continue
+        seconds = _measure(encoder, golden[:1])
+        tried[str(candidate)] = f"{seconds * 1000:.2f} ms"
+        if best is None or seconds < best[0]:
+            best = (seconds, candidate, encoder)
+    if best is None:
+        raise EncoderUnavailable(f"no engine gives the vectors that this release was made with: {tried}")
+    return Chosen(best[2], best[1], tried)
+
+
+def _measure(encoder: Encoder, picture: np.ndarray) -> float:
+    """Seconds for one picture, the best of those that fit a moment."""
+    best, end = float("inf"), time.perf_counter() + MEASURED_SECONDS
+    while time.perf_counter() < end:
+        started = time.perf_counter()
+        encoder.encode(picture)
+        best = min(best, time.perf_counter() - started)
+    return best
 
 
 def available_cpus() -> int:

@@ -7,6 +7,11 @@
     |  |- UnreadablePicture  a picture, but truncated or corrupt
     |  |- TooLarge           more bytes or pixels than the service accepts
     |  `- NotFound           an item or user that this release does not hold
+    |- Busy                  nothing is wrong with the question; ask again later
+    |  |- Overloaded         more requests wait than may
+    |  |- DeadlineMissed     the answer would come too late
+    |  `- CallerGone         nobody waits for the answer any more
+    |- EncoderUnavailable    the engine or precision that was asked for cannot serve this release here
     |- ReleaseError          a release that must not be served
     |  |- ReleaseDamaged     files missing, extra or changed since it was sealed
     |  |- ReleaseMismatch    parts that do not belong together
@@ -61,6 +66,26 @@ class TooLarge(BadQuery):
 
 class NotFound(BadQuery):
     """The release holds no such item or user."""
+
+
+class Busy(VitrineError):
+    """Nothing is wrong with the question, but it cannot be answered now."""
+
+
+class Overloaded(Busy):
+    """More requests wait than may."""
+
+
+class DeadlineMissed(Busy):
+    """The answer would come too late."""
+
+
+class CallerGone(Busy):
+    """Nobody waits for the answer any more."""
+
+
+class EncoderUnavailable(VitrineError):
+    """The engine or the precision that was asked for cannot serve this release here."""
 
 
 class ReleaseError(VitrineError):

@@ -21,7 +21,22 @@ class Metrics:
             "vitrine_stage_seconds", "Time in each stage of the pipeline", ["stage"],
             buckets=STAGE_BUCKETS, registry=self.registry,
         )  # fmt: skip
+        self.batch = Histogram(
+            "vitrine_batch_requests", "Requests answered together", buckets=(1, 2, 4, 8, 16, 32), registry=self.registry
+        )
+        self.wait_seconds = Histogram(
+            "vitrine_wait_seconds", "Time that the first of a batch waited for a free thread",
+            buckets=STAGE_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        self.waiting = Gauge("vitrine_waiting_requests", "Requests that wait for a free thread", registry=self.registry)
+        self.encoder = Gauge(
+            "vitrine_encoder", "The engine and precision in use", ["engine", "precision"], registry=self.registry
+        )
         self.release = Gauge("vitrine_release", "The release that answers", ["release"], registry=self.registry)
+
+    def observe_batch(self, what: str, value: float) -> None:
+        """For `MicroBatcher(observe=...)`."""
+        (self.batch if what == "batch" else self.wait_seconds).observe(value)
 
     def observe_stage(self, stage: str, seconds: float) -> None:
         """For `Recommender(observe=...)`."""

@@ -11,7 +11,18 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import BadQuery, Malformed, NotFound, TooLarge, UnreadablePicture, UnsupportedMedia
+from service.errors import (
+    BadQuery,
+    Busy,
+    CallerGone,
+    DeadlineMissed,
+    Malformed,
+    NotFound,
+    Overloaded,
+    TooLarge,
+    UnreadablePicture,
+    UnsupportedMedia,
+)
 
 logger = logging.getLogger("vitrine")
 
@@ -23,6 +34,9 @@ STATUS = {
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     NotFound: HTTPStatus.NOT_FOUND,
     BadQuery: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
+    DeadlineMissed: HTTPStatus.SERVICE_UNAVAILABLE,
+    CallerGone: HTTPStatus.REQUEST_TIMEOUT,  # nobody reads it; it stands in the metrics
 }
 PROBLEM = "application/problem+json"
 
@@ -37,10 +51,10 @@ def problem(status: int, detail: str, *, field: str | None = None) -> Response:
     return Response(json.dumps(body), status_code=status, media_type=PROBLEM, headers=headers)
 
 
-def problem_of(error: BadQuery) -> Response:
+def problem_of(error: BadQuery | Busy) -> Response:
     """The response for an error of ours."""
     status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
-    return problem(status, str(error), field=error.field)
+    return problem(status, str(error), field=error.field if isinstance(error, BadQuery) else None)
 
 
 class ProblemLayer:

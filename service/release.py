@@ -1,6 +1,7 @@
 """A release: one immutable folder that holds everything that answers, and says what it holds.
 
     manifest.json   encoder.onnx   items.parquet   vectors.npy   index.faiss   thumbnails.bin   thumbnails.npy
+    encoder.int8.onnx, encoder.fp16.onnx (the encoder in fewer bits, where it was asked for and answers alike)
     ranker/ (item_factors, user_factors, gramian, history_indptr, history_items .npy, users.parquet,
              objective.json, blend.json; with features item_prior, user_prior, user_base; trend, segments)
     features.json   golden/   report/
@@ -11,7 +12,7 @@ interactions.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -82,15 +83,16 @@ class GoldenCase:
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """cases, and the vectors of those with a picture: (pictures, dim) float32."""
+    """cases, and the vectors of those with a picture by the encoder's precision: (pictures, dim) float32."""
 
     cases: list[GoldenCase]
-    vectors: np.ndarray
+    vectors: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """An opened release: verified, its parts memory-mapped. `encoder_path`, `index`, `ranker` may be None."""
+    """An opened release: verified, its parts memory-mapped. `index`, `ranker` may be None.
+    encoders: precision -> ONNX file, empty for a catalogue without pictures."""
 
     path: Path
     manifest: Manifest
@@ -98,7 +100,7 @@ class Release:
     thumbnails: Thumbnails
     blend: Blend
     golden: Golden
-    encoder_path: Path | None
+    encoders: Mapping[str, Path]
     index: Index | None
     ranker: Ranker | None
     segments: Segments | None = None
@@ -120,15 +122,19 @@ class Release:
         items = Items.open(path / "items.parquet", features["items"])
         thumbnails = Thumbnails(path / "thumbnails.bin", np.load(path / "thumbnails.npy", allow_pickle=False))
         blend = Blend.open(path / "ranker" / "blend.json")
-        encoder_path, index, ranker, segments = None, None, None, None
+        encoders: dict[str, Path] = {}
+        index, ranker, segments = None, None, None
         if manifest.encoder is not None:
-            encoder_path = path / "encoder.onnx"
+            precisions = ("fp32", *manifest.encoder.get("precisions", ()))
+            encoders = {precision: path / encoder_file(precision) for precision in precisions}
             vectors = np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False)
             index = Index.open(path / "index.faiss", vectors, np.flatnonzero(items.pictured))
         if manifest.ranker is not None:
             ranker = Ranker.open(path / "ranker")
             segments = Segments.open(path / "ranker")
-        release = cls(path, manifest, items, thumbnails, blend, _golden(path), encoder_path, index, ranker, segments)
+        release = cls(
+            path, manifest, items, thumbnails, blend, _golden(path, encoders), encoders, index, ranker, segments
+        )
         release._require_fit()
         return release
 
@@ -144,6 +150,10 @@ class Release:
                 ("vectors.npy", self.index.shape, "items x encoder dim", (n, manifest.encoder["dim"])),
                 ("index size", self.index.sealed_size, "pictured items", len(self.index)),
                 ("index dim", self.index.sealed_dim, "encoder dim", manifest.encoder["dim"]),
+            ]
+            facts += [
+                (f"parent of {precision}", made["parent"], "encoder.onnx sha256", own)
+                for precision, made in manifest.encoder.get("precisions", {}).items()
             ]
         if self.ranker is not None:
             users, factors = self.ranker.user_factors.shape
@@ -198,6 +208,17 @@ def _files(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
 
 
-def _golden(folder: Path) -> Golden:
+def encoder_file(precision: str) -> str:
+    """The name of the encoder's file in a release."""
+    return "encoder.onnx" if precision == "fp32" else f"encoder.{precision}.onnx"
+
+
+def golden_file(precision: str) -> str:
+    """The name of the golden vectors of an encoder, below golden/."""
+    return "vectors.npy" if precision == "fp32" else f"vectors.{precision}.npy"
+
+
+def _golden(folder: Path, precisions: Iterable[str]) -> Golden:
     cases = [GoldenCase(**case) for case in json.loads((folder / "golden" / "cases.json").read_text())]
-    return Golden(cases, np.load(folder / "golden" / "vectors.npy", allow_pickle=False))
+    files = {precision: folder / "golden" / golden_file(precision) for precision in precisions}
+    return Golden(cases, {precision: np.load(file, allow_pickle=False) for precision, file in files.items()})

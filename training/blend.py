@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import pandas as pd
 import torch
@@ -16,8 +17,10 @@ SHOPPERS = 800
 CANDIDATES = 4000
 PENALTY = 1e-3
 TOP = 20
-ROUNDS = 4
-FACTORS = (0.0, 0.25, 0.5, 0.75, 1.33, 2.0, 4.0)
+ROUNDS = 6
+FACTORS = (0.0, 0.25, 0.5, 0.8, 0.95, 1.05, 1.25, 2.0, 4.0)
+STARTS = 8  # of the ascent; one alone ends on whichever hill is near
+JITTER = 0.7  # standard deviation of the logarithm of a weight, from one start to another
 
 # What serves a tier where there is nothing to learn from.
 UNLEARNED = {
@@ -94,15 +97,14 @@ def rehearse_factors(lessons: Lessons, *, seed: int) -> float:
 def fit(choices: list[Choice]) -> tuple[dict[str, float], float]:
     """Weights that put the chosen items first, and the nDCG@TOP that they reach.
 
-    They are those of a multinomial logit (McFadden, 1974), then coordinate ascent on nDCG itself, since the
-    likelihood also cares for the order far below the top."""
+    They are those of a multinomial logit (McFadden, 1974), then coordinate ascent on nDCG itself from there and from
+    places around it, since the likelihood also cares for the order far below the top."""
     names = sorted({name for choice in choices for name in choice.values})
     values, chosen, real = _table(choices, names)
     spread = values[real].std(axis=0)
     spread = np.where(spread > 0, spread, 1.0).astype(np.float32)
     values /= spread
-    weights = _climb(values, chosen, real, _logit(values, chosen, real))
-    reached = _ndcg(values @ weights, chosen, real)
+    weights, reached = _climb(values, chosen, real, _logit(values, chosen, real))
     return {name: round(float(w / s), 6) for name, w, s in zip(names, weights, spread, strict=True)}, reached
 
 
@@ -141,8 +143,20 @@ def _logit(values: np.ndarray, chosen: np.ndarray, real: np.ndarray) -> np.ndarr
     return weights.detach().numpy()
 
 
-def _climb(values: np.ndarray, chosen: np.ndarray, real: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Scale one weight at a time while nDCG grows. The scale of all together does not matter to an order."""
+def _climb(values: np.ndarray, chosen: np.ndarray, real: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """Scale one weight at a time while nDCG grows, from several starts around these weights -> the best found, and its
+    nDCG. The scale of all together does not matter to an order."""
+    rng = np.random.default_rng(0)
+    best, score = weights, _ndcg(values @ weights, chosen, real)
+    for start in range(STARTS):
+        around = best * np.exp(JITTER * rng.normal(size=len(best))) if start else best
+        found, reached = _ascend(values, chosen, real, around.astype(np.float32))
+        if reached > score:
+            best, score = found, reached
+    return best, score
+
+
+def _ascend(values: np.ndarray, chosen: np.ndarray, real: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
     best, score = weights, _ndcg(values @ weights, chosen, real)
     for _ in range(ROUNDS):
         before = score
@@ -155,21 +169,36 @@ def _climb(values: np.ndarray, chosen: np.ndarray, real: np.ndarray, weights: np
                     best, score = tried, reached
         if score <= before:
             break
-    return best
+    return best, score
 
 
 def _ndcg(scores: np.ndarray, chosen: np.ndarray, real: np.ndarray) -> float:
     """Mean nDCG@TOP. Ties are counted against us: what was chosen comes last among equals."""
-    scores = np.where(real, scores, -np.inf)
-    k = min(TOP, scores.shape[1])
-    best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-    best_scores = np.take_along_axis(scores, best, axis=1)
-    hits = np.take_along_axis(chosen, best, axis=1)
-    order = np.lexsort((hits, -best_scores))
-    discounts = 1 / np.log2(np.arange(2, k + 2))
-    gain = (np.take_along_axis(hits, order, axis=1) * discounts).sum(axis=1)
-    ideal = np.cumsum(discounts)[np.minimum(chosen.sum(axis=1), k) - 1]
-    return float((gain / ideal).mean())
+    return float(_ndcg_of_each(np.where(real, scores, np.float32(-np.inf)).astype(np.float32), chosen).mean())
+
+
+@numba.njit(parallel=True, cache=True)
+def _ndcg_of_each(scores: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """scores, chosen: (n, candidates) -> (n,). An item's place is the number of those before it."""
+    found = np.zeros(len(scores))
+    for line in numba.prange(len(scores)):
+        own, hits = scores[line], np.flatnonzero(chosen[line])
+        gain, ideal = 0.0, 0.0
+        for at, hit in enumerate(hits):
+            if at < TOP:
+                ideal += 1 / np.log2(at + 2.0)
+            place = 0
+            for other in range(len(own)):
+                ahead = own[other] > own[hit]
+                # among equals what was chosen comes last, and the chosen in their order
+                equal = own[other] == own[hit] and (not chosen[line, other] or other < hit)
+                place += 1 if ahead or equal else 0
+                if place >= TOP:
+                    break
+            if place < TOP:
+                gain += 1 / np.log2(place + 2.0)
+        found[line] = gain / ideal if ideal > 0 else 0.0
+    return found
 
 
 def look_ahead(

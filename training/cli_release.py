@@ -200,6 +200,8 @@ def serve(
     """Serve a release over HTTP until interrupted. The page at / tries the routes out."""
     open_recommender(release)  # what cannot be served is said here, before a server starts
     os.environ["VITRINE_RELEASE"] = str(release.resolve())
+    for library in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(library, "1")  # service.app says why; here it stands before numpy is loaded
     home = Path(__file__).resolve().parent.parent
     arguments = [
         "bentoml",

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import torch
 
-from service.encoder import Encoder
+from service.engines import OnnxRuntime
 from service.errors import ReleaseMismatch
 from service.images import PREPROCESSING
 from training.backbones import Embedder
@@ -42,7 +42,7 @@ def export(model: Embedder, path: Path, *, pictures: torch.Tensor, ingredients: 
 
 def compare(model: Embedder, path: Path, pictures: torch.Tensor) -> float:
     """The largest difference between torch's and onnxruntime's vectors. Raises ReleaseMismatch past 1e-4."""
-    encoder = Encoder(path)
+    encoder = OnnxRuntime(path, threads=torch.get_num_threads())
     worst = 0.0
     for batch in CHECKED_BATCHES:
         sample = pictures[torch.arange(batch) % len(pictures)]

@@ -214,8 +214,10 @@ def _by_group(catalogue: Catalogue, held: HeldOut, ndcg: np.ndarray) -> dict[str
     found: dict[str, Any] = {}
     for column, kind in catalogue.user_kinds.items():
         values = profiles[column]
-        if kind == "number" and values.nunique() > GROUPS:
-            values = _quarters(values.astype(float))
+        if kind == "number":
+            numbers = values.astype(float)
+            many = numbers.nunique() > GROUPS
+            values = _quarters(numbers) if many else numbers.map("{:g}".format, na_action="ignore")
         if kind == "tags":
             values = values.map(lambda tags: tags[0] if isinstance(tags, list) and tags else None)
         groups = values.astype(object).where(values.notna(), None).reset_index(drop=True)

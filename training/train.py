@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from service.encoder import Encoder
+from service.engines import OnnxRuntime
 from service.errors import CatalogueError
 from service.images import PREPROCESSING
 from service.index import EXACT_BELOW, Index
@@ -249,7 +249,7 @@ class _Run:
         assert pixels is not None
 
         def build(folder: Path) -> dict[str, Any]:
-            network = Encoder(exported.folder / "encoder.onnx", threads=torch.get_num_threads())
+            network = OnnxRuntime(exported.folder / "encoder.onnx", threads=torch.get_num_threads())
             vectors = index.embed_catalogue(self.catalogue, network)
             np.save(folder / "vectors.npy", vectors)
             rows, views = index.photograph(pixels, network, seed=options.encoder.seed)

@@ -85,8 +85,12 @@ def tune(
         sampler=optuna.samplers.TPESampler(seed=start.seed, multivariate=True),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=8),
     )  # fmt: skip
-    if not study.trials:
+    if not study.trials:  # the defaults, then what `choose` would try
         study.enqueue_trial(_as_trial(start))
+        for unobserved, regularisation in CHOICES:
+            if (unobserved, regularisation) != (start.unobserved, start.regularisation):
+                tried = replace(start, unobserved=unobserved, regularisation=regularisation)
+                study.enqueue_trial(_as_trial(tried))
     users = interactions["user_id"].unique()
     some = interactions[interactions["user_id"].isin(users[:: round(1 / FIRST_LOOK)])]
 
@@ -120,13 +124,14 @@ def _reach(interactions: pd.DataFrame, items: int, known: Known, parameters: Ran
 
 
 def _suggest(trial: optuna.Trial, start: RankerParameters) -> RankerParameters:
+    ages = trial.suggest_categorical("ages", [False, True])
     return _parameters(
         {
             "factors": trial.suggest_categorical("factors", sorted({32, 64, 128, 192, start.factors})),
             "unobserved": trial.suggest_float("unobserved", 0.03, 3.0, log=True),
             "regularisation": trial.suggest_float("regularisation", 3e-4, 0.1, log=True),
             "steepness": trial.suggest_float("steepness", 0.0, 2.0),
-            "half_life": trial.suggest_float("half_life", 20, 5000, log=True),
+            "half_life": trial.suggest_float("half_life", 20, 2000, log=True) if ages else None,
             "prior_ridge": trial.suggest_float("prior_ridge", 0.1, 1000, log=True),
         },
         start,
@@ -134,20 +139,23 @@ def _suggest(trial: optuna.Trial, start: RankerParameters) -> RankerParameters:
 
 
 def _parameters(values: Mapping[str, Any], start: RankerParameters) -> RankerParameters:
-    """steepness: how much more each step from view to purchase says, as a share of a view."""
+    """steepness: how much more each step from view to purchase says, as a share of a view; half_life: absent where
+    events do not age."""
     steps = {"view": 0, "like": 1, "cart": 2, "purchase": 3}
     confidences = dict(start.confidences) | {name: 1 + values["steepness"] * at for name, at in steps.items()}
     return replace(
-        start, confidences=confidences, **{name: value for name, value in values.items() if name != "steepness"}
-    )
+        start, confidences=confidences, half_life=values.get("half_life"),
+        **{name: values[name] for name in ("factors", "unobserved", "regularisation", "prior_ridge")},
+    )  # fmt: skip
 
 
 def _as_trial(start: RankerParameters) -> dict[str, Any]:
-    return {
+    found = {
         "factors": start.factors, "unobserved": start.unobserved, "regularisation": start.regularisation,
-        "steepness": start.confidences["like"] - 1, "half_life": start.half_life or 5000,
+        "steepness": start.confidences["like"] - 1, "ages": start.half_life is not None,
         "prior_ridge": start.prior_ridge,
     }  # fmt: skip
+    return found if start.half_life is None else {**found, "half_life": start.half_life}
 
 
 def save(parameters: RankerParameters, reached: float, folder: Path) -> Path:

@@ -1,0 +1,87 @@
+"""The engines that run a release's ONNX graph in this process: pixels in, unit vectors out.
+
+Both take `threads`, the CPUs that they may use, and `lanes`, how many callers they may have at once. A lane gets its
+share of the threads: on a CPU, as many single-threaded calls as there are cores encode more pictures a second than
+one call over all cores does.
+"""
+
+import importlib.util
+import os
+import threading
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+# Must stand before the import: a later call of the API does not stop it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime
+
+PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+
+
+class OnnxRuntime:
+    """onnxruntime with the first of its providers that works here: TensorRT, CUDA, the CPU."""
+
+    engine: ClassVar[str] = "onnxruntime"
+
+    def __init__(self, path: Path, *, threads: int, lanes: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = max(1, threads // lanes)
+        options.log_severity_level = 3
+        if lanes > 1:  # threads that spin while they wait would take the cores from the other lanes
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers = [name for name in PROVIDERS if name in onnxruntime.get_available_providers()]
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        self.dim = int(self._session.get_outputs()[0].shape[1])
+        self.device = str(self._session.get_providers()[0]).removesuffix("ExecutionProvider")
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """pixels: (n, 224, 224, 3) uint8 -> (n, dim) float32, unit length."""
+        if not len(pixels):
+            return np.empty((0, self.dim), np.float32)
+        (vectors,) = self._session.run(["embeddings"], {"images": pixels})
+        return np.asarray(vectors)
+
+
+class OpenVino:
+    """OpenVINO on the CPU; it has the faster kernels for int8."""
+
+    engine: ClassVar[str] = "openvino"
+    device = "CPU"
+
+    def __init__(self, path: Path, *, threads: int, lanes: int = 1) -> None:
+        import openvino
+
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": lanes,
+            # its own choice would be bfloat16 where the CPU has it: other vectors than the release's
+            "INFERENCE_PRECISION_HINT": "f32",
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._model = openvino.Core().compile_model(str(path), "CPU", settings)
+        self.dim = int(self._model.output(0).get_partial_shape()[1].get_length())
+        self._of_thread = threading.local()
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """pixels: (n, 224, 224, 3) uint8 -> (n, dim) float32, unit length."""
+        if not len(pixels):
+            return np.empty((0, self.dim), np.float32)
+        return np.array(self._request().infer({0: pixels}, share_inputs=True, share_outputs=True)[0])
+
+    def _request(self) -> Any:
+        """The inference request of this thread: one cannot be used by two at once."""
+        if not hasattr(self._of_thread, "request"):
+            self._of_thread.request = self._model.create_infer_request()
+        return self._of_thread.request
+
+
+Engine = OnnxRuntime | OpenVino
+ENGINES: dict[str, type[Engine]] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
+
+
+def installed() -> list[str]:
+    """Names of the engines that can be loaded here."""
+    return [name for name in ENGINES if importlib.util.find_spec(name) is not None]
