@@ -89,6 +89,14 @@ class Server:
         """MiB of all its processes, as `ps` has it: pages that they share count in each."""
         return sum(process.memory_info().rss for process in self._tree()) / MIB
 
+    def gauge(self, name: str) -> float:
+        """One value of its Prometheus metrics. Raises ValueError where it has no such gauge."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=30) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith(f"{name} "):
+                    return float(line.split()[1])
+        raise ValueError(f"{self.name} has no metric {name}")
+
     def _tree(self) -> list[psutil.Process]:
         assert self._process is not None
         try:
