@@ -225,7 +225,9 @@ def open_loop(servers: Sequence[Server], bench: Bench) -> dict[str, Any]:
         for server in servers:
             with server.awake():
                 # not under 100 arrivals each: a percentile of fewer says nothing
-                measured[server.name] = bench.measure(server, rate=load * peak, seconds=max(bench.seconds, 100 / peak))
+                measured[server.name] = bench.measure(
+                    server, rate=load * peak, seconds=max(bench.seconds, 100 / (load * peak))
+                )
         loads.append(measured)
     return {"peak": peak, "alone": alone, "loads": loads}
 
