@@ -168,7 +168,9 @@ CONTENDERS: dict[str, tuple[Callable[..., Scorer], Space, dict[str, Any]]] = {
         implicit_bpr, {"learning_rate": (0.003, 0.1), "regularization": (0.001, 0.1)}, {"iterations": 100},
     ),
     "cornac BPR": (cornac_bpr, {"learning_rate": (0.003, 0.1), "lambda_reg": (0.001, 0.1)}, {"max_iter": 100}),
-    "cornac VBPR": (cornac_vbpr, {"learning_rate": (0.001, 0.02), "lambda_w": (0.001, 0.1)}, {"n_epochs": 20}),
+    "cornac VBPR": (
+        cornac_vbpr, {"learning_rate": (0.001, 0.02), "lambda_w": (0.001, 0.1)}, {"n_epochs": 20, "batch_size": 2000},
+    ),
 }  # fmt: skip
 
 

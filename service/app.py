@@ -9,8 +9,8 @@ from typing import Any
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 # requests run side by side, one a core: a product of theirs that takes every core makes all others wait
-for library in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-    os.environ.setdefault(library, "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import bentoml
 from starlette.responses import Response
@@ -29,7 +29,6 @@ from service.routes import create_app
 from service.settings import Settings
 from service.wire import EmbedBody, EmbeddingOut, RecommendationOut, RecommendBody, SimilarBody, to_json
 
-LARGEST_BATCH = 8
 Gone = Callable[[], Awaitable[Any]] | None
 Work = Callable[[Sequence[Any]], list[tuple[str, bytes]]]  # queries -> the tier and the body of each answer
 
@@ -72,7 +71,10 @@ def start(settings: Settings, metrics: Metrics) -> Running:
         logger.warning("user ids are hashed with the public default key; set VITRINE_USER_KEY in production")
     recommender.prove()
     batcher = MicroBatcher(
-        lanes=lanes, largest_batch=LARGEST_BATCH, bound=settings.max_waiting, observe=metrics.observe_batch
+        lanes=lanes,
+        largest_batch=chosen.encoder.largest_batch if chosen else 1,
+        bound=settings.max_waiting,
+        observe=metrics.observe_batch,
     )
     metrics.release.labels(release.number).set(1)
     metrics.waiting.set_function(lambda: batcher.waiting)

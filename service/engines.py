@@ -9,7 +9,7 @@ import importlib.util
 import os
 import threading
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +18,12 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
 
+GPU_BATCH = 16
 PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
 
 
 class OnnxRuntime:
     """onnxruntime with the first of its providers that works here: TensorRT, CUDA, the CPU."""
-
-    engine: ClassVar[str] = "onnxruntime"
 
     def __init__(self, path: Path, *, threads: int, lanes: int = 1) -> None:
         options = onnxruntime.SessionOptions()
@@ -35,7 +34,9 @@ class OnnxRuntime:
         providers = [name for name in PROVIDERS if name in onnxruntime.get_available_providers()]
         self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         self.dim = int(self._session.get_outputs()[0].shape[1])
-        self.device = str(self._session.get_providers()[0]).removesuffix("ExecutionProvider")
+        device = str(self._session.get_providers()[0]).removesuffix("ExecutionProvider")
+        # a CPU gains nothing from a batch, and alone each picture gives the same bits whatever else is asked
+        self.largest_batch = 1 if device == "CPU" else GPU_BATCH
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """pixels: (n, 224, 224, 3) uint8 -> (n, dim) float32, unit length."""
@@ -47,9 +48,6 @@ class OnnxRuntime:
 
 class OpenVino:
     """OpenVINO on the CPU; it has the faster kernels for int8."""
-
-    engine: ClassVar[str] = "openvino"
-    device = "CPU"
 
     def __init__(self, path: Path, *, threads: int, lanes: int = 1) -> None:
         import openvino
@@ -63,6 +61,7 @@ class OpenVino:
         }
         self._model = openvino.Core().compile_model(str(path), "CPU", settings)
         self.dim = int(self._model.output(0).get_partial_shape()[1].get_length())
+        self.largest_batch = 1
         self._of_thread = threading.local()
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:

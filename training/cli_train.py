@@ -107,6 +107,12 @@ def train(
         str | None, typer.Option(help="By event, such as view=1,like=2,purchase=4,dismiss=1; others stay as they are")
     ] = None,
     half_life: Annotated[float | None, typer.Option(help="Days after which an event counts half; 0 for never")] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="Also export the encoder in int8 (CPUs) or fp16 (GPUs); may be repeated")
+    ] = None,
+    least_overlap: Annotated[
+        float, typer.Option(help="Share of float32's top 10 that int8 and fp16 must give at the median query")
+    ] = 0.98,
     split_column: Annotated[str | None, typer.Option(help="Column of items: train, validation, test")] = None,
     test_from: Annotated[
         str | None, typer.Option(help="Hold out interactions from this date (default: last tenth)")
@@ -116,6 +122,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train all stages on a catalogue, and package the result as the next release. Prints its path last."""
+    from service.encoder import PRECISIONS
     from training.encoder import EncoderParameters
     from training.train import STAGES, Options, read_cut
     from training.train import train as run
@@ -123,6 +130,8 @@ def train(
 
     if only is not None and only not in STAGES:
         raise VitrineError(f"--only {only}: no such stage; there are {', '.join(STAGES)}")
+    if wrong := sorted(set(precision or ()) - set(PRECISIONS)):
+        raise VitrineError(f"--precision {wrong[0]}: expected {', '.join(PRECISIONS)}")
     path = run(
         Options(
             catalogue=catalogue,
@@ -138,6 +147,8 @@ def train(
             user_key=Settings().user_key,
             choose=regularisation is None and unobserved is None and not (releases / TUNED).exists(),
             only=only,
+            precisions=tuple(name for name in PRECISIONS[1:] if name in (precision or ())),
+            least_overlap=least_overlap,
             split_column=split_column,
             test_from=read_cut(test_from),
             max_unusable=max_unusable,

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,12 +21,14 @@ from service.errors import BadQuery
 from service.items import PICTURED, POPULARITY
 from service.pipeline import Recommender
 from service.queries import Event, Query
-from service.release import GoldenCase, Manifest, Release, digest, list_files
+from service.release import GoldenCase, Manifest, Release, digest, encoder_file, golden_file, list_files
 from training.catalogue import Catalogue
-from training.progress import track
+from training.precisions import overlaps, refusal
+from training.progress import say, track
 from training.ranker import at_end
 
 GOLDEN_PICTURES, GOLDEN_SHOPPERS, GOLDEN_K = 6, 4, 10
+COMPARED = 200  # photos that another precision is asked
 ARROW_TYPES = {"number": pa.float64(), "boolean": pa.bool_(), "category": pa.string(), "tags": pa.list_(pa.string())}
 
 
@@ -38,6 +40,8 @@ class Parts:
     catalogue: Catalogue
     seen: pd.DataFrame | None  # the interactions of the training period
     encoder: Path | None
+    precisions: Mapping[str, Path]  # precision -> folder with the encoder in it, beside float32
+    least_overlap: float  # of the top 10 that each of them must share with float32's, at the median query
     index: Path | None
     ranker: Path | None
     blend: Path
@@ -55,14 +59,25 @@ def package(
     try:
         _assemble(parts, aside)
         manifest = replace(parts.manifest, release=number, created=datetime.now(UTC).isoformat(timespec="seconds"))
-        _write_golden(aside, [], np.empty((0, 0), np.float32))
+        _write_golden(aside, [])
+        _write_golden_vectors(aside, dict.fromkeys(["fp32", *parts.precisions], np.empty((0, 0), np.float32)))
         _seal(aside, manifest)
         recommender = Recommender(Release.open(aside), user_key=user_key)
-        _write_golden(aside, *_golden_cases(parts, recommender, aside))
+        others = {
+            name: Recommender(recommender.release, precision=name, user_key=user_key) for name in parts.precisions
+        }
+        for name, other in others.items():
+            _compare(parts, manifest, name, recommender, other)
+        cases, pictures = _golden_cases(parts, recommender, aside)
+        _write_golden(aside, cases)
+        if pictures:
+            asked = {"fp32": recommender, **others}
+            _write_golden_vectors(aside, {name: each.embed(pictures) for name, each in asked.items()})
         (aside / "report").mkdir()
         metrics = report(recommender, aside / "report")
         _seal(aside, replace(manifest, metrics=metrics))
-        Recommender(Release.open(aside), user_key=user_key).prove()
+        for name in ("fp32", *others):
+            Recommender(Release.open(aside), precision=name, user_key=user_key).prove()
         finished = releases / str(number)
         aside.replace(finished)
     except BaseException:
@@ -98,6 +113,8 @@ def _assemble(parts: Parts, folder: Path) -> None:
     (folder / "features.json").write_text(json.dumps(features, indent=1, sort_keys=True))
     if parts.encoder and parts.index:
         shutil.copy(parts.encoder / "encoder.onnx", folder)
+        for precision, made in parts.precisions.items():
+            shutil.copy(made / encoder_file(precision), folder)
         for name in ("vectors.npy", "index.faiss"):
             shutil.copy(parts.index / name, folder)
     (folder / "ranker").mkdir()
@@ -138,16 +155,35 @@ def _write_thumbnails(catalogue: Catalogue, folder: Path) -> None:
     np.save(folder / "thumbnails.npy", np.concatenate([[0], np.cumsum(lengths)]))
 
 
-def _golden_cases(parts: Parts, recommender: Recommender, folder: Path) -> tuple[list[GoldenCase], np.ndarray]:
-    """Pictures spread over the catalogue, and events of a few shoppers, with what the release answers now."""
+def _compare(parts: Parts, manifest: Manifest, precision: str, recommender: Recommender, other: Recommender) -> None:
+    """Ask both the same photos, and note in the manifest how far they answer alike. Raises ReleaseMismatch."""
+    rows = parts.catalogue.pictured()
+    chosen = rows[np.linspace(0, len(rows) - 1, min(COMPARED, len(rows))).astype(int)]
+    users = [None] if parts.seen is None else [None, *sorted(parts.seen["user_id"].unique())[:COMPARED]]
+    queries = [
+        Query(image=parts.catalogue.picture(row), user_id=users[at % len(users)], k=GOLDEN_K)
+        for at, row in enumerate(track(chosen, f"comparing {precision} with float32"))
+    ]
+    answers = [[_answer(each, query) for query in queries] for each in (recommender, other)]
+    overlap = overlaps(answers[1], answers[0])
+    figures = {"overlap_median": float(np.median(overlap)), "overlap_mean": float(overlap.mean())}
+    assert manifest.encoder is not None
+    manifest.encoder["precisions"][precision]["whole_chain"] = figures
+    say(f"{precision}: top-{GOLDEN_K} overlap with float32 through the whole chain {overlap.mean():.3f} on average")
+    if figures["overlap_median"] < parts.least_overlap:
+        raise refusal(precision, f"through the whole chain {figures}", parts.least_overlap)
+
+
+def _golden_cases(parts: Parts, recommender: Recommender, folder: Path) -> tuple[list[GoldenCase], list[bytes]]:
+    """Pictures spread over the catalogue, and events of a few shoppers, with what the release answers now -> the
+    cases, and the pictures of those that have one."""
     catalogue = parts.catalogue
     cases: list[GoldenCase] = []
-    vectors = np.empty((0, 0), np.float32)
+    pictures: list[bytes] = []
     if parts.encoder:
         rows = catalogue.pictured()
         chosen = rows[np.linspace(0, len(rows) - 1, min(GOLDEN_PICTURES, len(rows))).astype(int)]
         pictures = [catalogue.picture(row) for row in chosen]
-        vectors = recommender.embed(pictures)
         for place, picture in enumerate(pictures):
             (folder / "golden" / f"{place}.picture").write_bytes(picture)
             cases.append(GoldenCase(f"{place}.picture", [], _answer(recommender, Query(image=picture, k=GOLDEN_K))))
@@ -159,17 +195,21 @@ def _golden_cases(parts: Parts, recommender: Recommender, folder: Path) -> tuple
             cases.append(GoldenCase(None, events, _answer(recommender, query)))
     if not cases:
         raise BadQuery("the catalogue has neither pictures nor interactions: there is nothing to recommend by")
-    return cases, vectors
+    return cases, pictures
 
 
 def _answer(recommender: Recommender, query: Query) -> list[str]:
     return [item.item_id for item in recommender.recommend([query])[0].items]
 
 
-def _write_golden(folder: Path, cases: list[GoldenCase], vectors: np.ndarray) -> None:
+def _write_golden(folder: Path, cases: list[GoldenCase]) -> None:
     (folder / "golden").mkdir(exist_ok=True)
     (folder / "golden" / "cases.json").write_text(json.dumps([asdict(case) for case in cases], indent=1))
-    np.save(folder / "golden" / "vectors.npy", vectors)
+
+
+def _write_golden_vectors(folder: Path, vectors: Mapping[str, np.ndarray]) -> None:
+    for precision, found in vectors.items():
+        np.save(folder / "golden" / golden_file(precision), found)
 
 
 def _seal(folder: Path, manifest: Manifest) -> None:
@@ -178,6 +218,8 @@ def _seal(folder: Path, manifest: Manifest) -> None:
     if encoder is not None and index is not None:
         fingerprint = digest(folder / "encoder.onnx")
         encoder, index = {**encoder, "fingerprint": fingerprint}, {**index, "fingerprint": fingerprint}
+        precisions = {name: {**made, "parent": fingerprint} for name, made in encoder["precisions"].items()}
+        encoder = {**encoder, "precisions": precisions}
     replace(manifest, files=files, encoder=encoder, index=index).write(folder)
 
 

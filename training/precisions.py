@@ -19,7 +19,9 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from service.encoder import Encoder
 from service.engines import ENGINES, installed
 from service.errors import ReleaseMismatch
+from service.images import decode_all
 from service.release import digest
+from training.catalogue import Catalogue
 from training.progress import say, track
 
 LEAST_OVERLAP = 0.98  # of the top 10 with float32's, at the median query
@@ -77,6 +79,18 @@ class Judge:
         cosines = queries @ self.vectors.T
         cosines[np.arange(len(queries)), self.own] = -np.inf
         return np.argpartition(-cosines, min(TOP, cosines.shape[1] - 1), axis=1)[:, :TOP]
+
+
+def pictures_for(catalogue: Catalogue, vectors: np.ndarray, *, seed: int) -> tuple[Judge, np.ndarray]:
+    """Pictures of the catalogue to compare on, and others to calibrate on: (n, 224, 224, 3) uint8. vectors: (items,
+    dim) of the parent, NaN without a picture."""
+    rows = np.random.default_rng(seed).permutation(catalogue.pictured())
+    queries, others = rows[:QUERIES], rows[QUERIES:][:CALIBRATION]
+    if not len(others):  # a small catalogue has no others
+        others = queries[:CALIBRATION]
+    pixels, calibration = (decode_all(catalogue.picture(row) for row in part) for part in (queries, others))
+    pictured = np.flatnonzero(~np.isnan(vectors[:, 0]))
+    return Judge(pixels, np.searchsorted(pictured, queries), vectors[pictured]), calibration
 
 
 def overlaps(

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from service.images import PREPROCESSING
 from service.index import EXACT_BELOW, Index
 from service.pipeline import Recommender
 from service.ranker import Blend, key_check
-from service.release import Manifest, digest
+from service.release import Manifest, digest, encoder_file
 from training import (
     batches,
     blend,
@@ -25,6 +26,7 @@ from training import (
     index,
     package,
     pictures,
+    precisions,
     ranker,
     retrieval,
     segments,
@@ -35,6 +37,7 @@ from training import (
 from training.batches import Examples
 from training.catalogue import Catalogue, read
 from training.encoder import EncoderParameters
+from training.precisions import LEAST_OVERLAP
 from training.progress import say
 from training.ranker import RankerParameters
 from training.report import write_report
@@ -56,9 +59,11 @@ CODE = {
         "training.ranker", "training.tune", "training.factorize", "training.sides", "training.blend",
         "training.segments", "service.ranker", "service.terms", "service.features",
     ),
+    "int8": ("training.precisions", "service.engines", "service.images"),
+    "fp16": ("training.precisions",),
     "package": (
-        "training.package", "training.evaluate", "training.retrieval", "training.ranking", "training.measures",
-        "training.baselines", "training.report", "training.split",
+        "training.package", "training.precisions", "training.evaluate", "training.retrieval", "training.ranking",
+        "training.measures", "training.baselines", "training.report", "training.split",
         "service.release", "service.items", "service.pipeline", "service.terms",
     ),
 }  # fmt: skip
@@ -80,6 +85,8 @@ class Options:
     choose: bool = False  # the ranker's regularisation, by trying a few
     max_unusable: float = 0.05
     exact_below: int = EXACT_BELOW
+    precisions: tuple[str, ...] = ()  # of the encoder, beside fp32
+    least_overlap: float = LEAST_OVERLAP
 
 
 def train(options: Options) -> Path | None:
@@ -125,6 +132,8 @@ class _Run:
             raise CatalogueError("the catalogue has no interactions: there is no stage ranker")
         if only is not None and only != "package":
             getattr(self, only)()
+            if only == "export":
+                self.precisions()
             return None
         return self.package()
 
@@ -242,6 +251,27 @@ class _Run:
 
         return self._make("export", {"encoder": trained.key}, build)
 
+    def precisions(self) -> dict[str, Product]:
+        """encoder.onnx -> the same in each of the precisions asked for, compared on pictures. Needs the index."""
+        options = self.options
+        if not options.precisions:
+            return {}
+        exported, looked = self.export(), self.index()
+        inputs = {"index": looked.key, "least_overlap": options.least_overlap, "seed": options.encoder.seed}
+
+        def build(precision: str, folder: Path) -> dict[str, Any]:
+            parent, path = exported.folder / "encoder.onnx", folder / encoder_file(precision)
+            if precision == "fp16":
+                precisions.make_fp16(parent, path)
+                return {}
+            vectors = np.load(looked.folder / "vectors.npy")
+            judge, calibration = precisions.pictures_for(self.catalogue, vectors, seed=options.encoder.seed)
+            return precisions.make_int8(
+                parent, path, calibration=calibration, judge=judge, least_overlap=options.least_overlap
+            )
+
+        return {name: self._make(name, inputs, partial(build, name)) for name in options.precisions}
+
     def index(self) -> Product:
         """encoder.onnx and pictures -> vectors.npy, index.faiss, and views of the items."""
         exported = self.export()
@@ -301,11 +331,12 @@ class _Run:
         options = self.options
         exported = self.export() if self.pictures is not None else None
         looked = self.index() if self.pictures is not None else None
+        others = self.precisions() if self.pictures is not None else {}
         ranked = self.ranker() if self.split is not None else None
         inputs = {
             "catalogue": self.fingerprint, "export": exported.key if exported else None,
             "index": looked.key if looked else None, "ranker": ranked.key if ranked else None,
-            "split": options.split_column,
+            "split": options.split_column, "precisions": {name: made.key for name, made in others.items()},
         }  # fmt: skip
 
         def build(folder: Path) -> dict[str, Any]:
@@ -315,10 +346,12 @@ class _Run:
                 catalogue=self.catalogue,
                 seen=self.split.train if self.split else None,
                 encoder=exported.folder if exported else None,
+                precisions={name: made.folder for name, made in others.items()},
+                least_overlap=options.least_overlap,
                 index=looked.folder if looked else None,
                 ranker=ranked.folder if ranked else None,
                 blend=ranked.folder / "blend.json" if ranked else unlearned,
-                manifest=self._manifest(looked, ranked),
+                manifest=self._manifest(looked, ranked, {name: made.facts for name, made in others.items()}),
             )
             path = package.package(parts, options.releases, user_key=options.user_key, report=self._report)
             return {"release": path.name}
@@ -338,7 +371,9 @@ class _Run:
         write_report(found, recommender.release, folder / "report.html")
         return found.metrics
 
-    def _manifest(self, looked: Product | None, ranked: Product | None) -> Manifest:
+    def _manifest(
+        self, looked: Product | None, ranked: Product | None, precisions: dict[str, dict[str, Any]]
+    ) -> Manifest:
         """All but the number, the time, the digests and the metrics."""
         options, cut = self.options, self.split
         weights = options.encoder.weights
@@ -365,7 +400,9 @@ class _Run:
                 "split_column": options.split_column,
             },
             code=package.code_revision(),
-            encoder={"backbone": options.encoder.backbone, "dim": options.encoder.dim} if looked else None,
+            encoder={"backbone": options.encoder.backbone, "dim": options.encoder.dim, "precisions": precisions}
+            if looked
+            else None,
             index=dict(looked.facts) if looked else None,
             ranker={"factors": options.ranker.factors, "user_key": key_check(options.user_key)} if ranked else None,
         )
