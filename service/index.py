@@ -1,4 +1,4 @@
-"""Vector -> nearest items: the sealed part of the index. Exact below a size, HNSW above."""
+"""Vector -> nearest items: the sealed part of the index. Exact below a size, HNSW above; memory-mapped."""
 
 from pathlib import Path
 
@@ -6,28 +6,37 @@ import faiss
 import numpy as np
 
 EXACT_BELOW = 20_000
-HNSW_LINKS = 32
+# Links and construction of the graph: measured by benchmarks/ann.py. Twice the links cost a third more memory.
+HNSW_LINKS = 16
 HNSW_CONSTRUCTION = 128
-HNSW_SEARCH = 128
-# Where fewer items pass a filter, comparing with each of them beats walking a graph of mostly forbidden ones.
-SCAN_BELOW = 10_000
+EF_SEARCH = 128  # of a release that does not record what its own measurement chose
+# One step of the graph walk costs what comparing with so many items in a row costs.
+STEP = 100
 
 
 class Index:
-    """The nearest items of one release. Positions in faiss are those of the pictured items, in row order."""
+    """The nearest items of one release. Positions in faiss are those of the pictured items, in row order.
 
-    def __init__(self, sealed: faiss.Index, vectors: np.ndarray, rows: np.ndarray) -> None:
-        """vectors: (items, dim) float32, NaN without a picture; rows: (m,) the item rows that are in the index."""
+    The vectors are held once, as faiss stores them: float32 in an exact index, float16 under a graph."""
+
+    def __init__(self, sealed: faiss.Index, rows: np.ndarray, *, items: int, ef_search: int = EF_SEARCH) -> None:
+        """rows: (m,) the item rows that are in the index, ascending; items: how many there are with those without a
+        picture; ef_search: how far the graph is searched at least (efSearch of Malkov and Yashunin 2018)."""
         self._sealed = sealed
-        self._vectors = np.asarray(vectors)  # a plain view: indexing a memmap object costs more than the reading
+        self._graph = isinstance(sealed, faiss.IndexHNSW)
+        self._storage = faiss.downcast_index(sealed.storage) if self._graph else sealed
+        codes = self._storage.codes
+        self._codes = faiss.rev_swig_ptr(codes.data(), codes.size()).reshape(sealed.ntotal, -1)
         self.rows = rows
-        self.pictured = np.zeros(len(vectors), bool)
-        self.pictured[rows] = True
+        self.ef_search = ef_search
+        self._position = np.full(items, -1, np.int32)
+        self._position[rows] = np.arange(len(rows))
+        self.pictured = self._position >= 0
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, int]:
         """Of the vectors: (items, dim)."""
-        return tuple(self._vectors.shape)
+        return len(self._position), self.sealed_dim
 
     @property
     def sealed_size(self) -> int:
@@ -43,9 +52,9 @@ class Index:
         return len(self.rows)
 
     @classmethod
-    def open(cls, path: Path, vectors: np.ndarray, rows: np.ndarray) -> "Index":
-        """Open index.faiss of a release."""
-        return cls(faiss.read_index(str(path)), vectors, rows)
+    def open(cls, path: Path, rows: np.ndarray, *, items: int, ef_search: int = EF_SEARCH) -> "Index":
+        """Open index.faiss of a release; its pages are read when a search first touches them."""
+        return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC), rows, items=items, ef_search=ef_search)
 
     def search(
         self, queries: np.ndarray, *, k: int, allowed: np.ndarray | None = None
@@ -53,75 +62,74 @@ class Index:
         """queries: (n, dim) float32, unit length; allowed: (items,) bool -> rows: (n, k), cosines: (n, k).
 
         Nearest first; equal cosines in row order. Padded with -1 and NaN only where fewer than k items pass."""
-        positions = self._positions(queries, k, allowed)
-        rows = np.full(positions.shape, -1, dtype=np.int64)
-        found = positions >= 0
-        rows[found] = self.rows[positions[found]]
-        return self._by_exact_cosine(queries, rows)
+        passing = None
+        if allowed is not None:
+            passing = allowed if len(self) == len(allowed) else allowed[self.rows]
+        cosines, positions = self._nearest(queries, k, passing)
+        if (cosines[:, 1:] == cosines[:, :-1]).any():  # faiss leaves equal ones in any order
+            order = np.lexsort((positions, -cosines))
+            positions, cosines = np.take_along_axis(positions, order, 1), np.take_along_axis(cosines, order, 1)
+        missing = positions < 0
+        rows = self.rows[positions]
+        if missing.any():
+            rows[missing], cosines[missing] = -1, np.nan
+        return rows, cosines
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """(m, dim) float32, NaN for items without a picture."""
-        return np.asarray(self._vectors[rows])
+        return self._filled(rows, np.nan)
 
     def vectors_or_zero(self, rows: np.ndarray) -> np.ndarray:
         """(m, dim) float32, zero for items without a picture."""
-        found: np.ndarray = self._vectors[rows]
-        if len(self.rows) < len(self._vectors):
-            found[np.isnan(found[:, 0])] = 0
+        return self._filled(rows, 0)
+
+    def _filled(self, rows: np.ndarray, value: float) -> np.ndarray:
+        codes = self._codes.take(self._position[rows], axis=0)
+        # faiss widens float16 in two thirds of the time that numpy takes
+        found: np.ndarray = self._storage.sa_decode(codes) if self._graph else codes.view(np.float32)
+        if len(self) < len(self._position):
+            found[~self.pictured[rows]] = value
         return found
 
-    def _positions(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> np.ndarray:
-        if allowed is None:
-            return self._search_sealed(queries, k, None)
-        passing = allowed[self.rows]
-        count = int(passing.sum())
-        if count <= max(SCAN_BELOW, k):
-            return self._scan(queries, k, np.flatnonzero(passing))
-        positions = self._search_sealed(queries, k, passing)
-        # the graph around a query may hold too few that pass: then look at all of them
-        short = (positions < 0).any(axis=1)
-        if short.any():
-            positions[short] = self._scan(queries[short], k, np.flatnonzero(passing))
-        return positions
-
-    def _search_sealed(self, queries: np.ndarray, k: int, passing: np.ndarray | None) -> np.ndarray:
-        parameters = None
+    def _nearest(self, queries: np.ndarray, k: int, passing: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """-> cosines and positions, (n, k) each, -1 where nothing more passes."""
+        size = len(self)
+        count = size if passing is None else int(np.count_nonzero(passing))
         selector = None
-        if passing is not None:
+        if passing is not None and count < size:
             bits = np.packbits(passing, bitorder="little")
-            selector = faiss.IDSelectorBitmap(len(passing), faiss.swig_ptr(bits))
-        if isinstance(self._sealed, faiss.IndexHNSW):
-            parameters = faiss.SearchParametersHNSW(efSearch=max(HNSW_SEARCH, 2 * k), sel=selector)
-        elif selector is not None:
-            parameters = faiss.SearchParameters(sel=selector)
-        wanted = min(k, len(self))
-        if not wanted:
-            return np.full((len(queries), k), -1, dtype=np.int64)
-        _, positions = self._sealed.search(np.ascontiguousarray(queries), wanted, params=parameters)
-        return np.pad(positions, ((0, 0), (0, k - wanted)), constant_values=-1)
+            selector = faiss.IDSelectorBitmap(size, faiss.swig_ptr(bits))
+        # the fewer pass, the further the graph must be searched to meet as many of them
+        steps = max(self.ef_search, 2 * k) * size // max(count, 1)
+        if not self._graph or count <= STEP * steps:
+            return self._scan(queries, k, selector)
+        parameters = faiss.SearchParametersHNSW(efSearch=steps, sel=selector)
+        cosines, positions = self._sealed.search(queries, k, params=parameters)
+        # what passes may lie together, far from the query: then look at all of it
+        short = positions[:, -1] < 0
+        if short.any():
+            cosines[short], positions[short] = self._scan(queries[short], k, selector)
+        return cosines, positions
 
-    def _scan(self, queries: np.ndarray, k: int, candidates: np.ndarray) -> np.ndarray:
-        cosines = queries @ self._vectors[self.rows[candidates]].T
-        wanted = min(k, len(candidates))
-        best = np.argsort(-cosines, axis=1, kind="stable")[:, :wanted]
-        return np.pad(candidates[best], ((0, 0), (0, k - wanted)), constant_values=-1)
-
-    def _by_exact_cosine(self, queries: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        # exact cosines: distances over fp16 would reorder near ties, and differ between index types
-        cosines = np.einsum("nd,nkd->nk", queries, self._vectors[rows])
-        cosines = np.where(rows >= 0, cosines, np.nan).astype(np.float32)
-        order = np.lexsort((rows, -np.nan_to_num(cosines, nan=-np.inf)))
-        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(cosines, order, axis=1)
+    def _scan(self, queries: np.ndarray, k: int, selector: faiss.IDSelector | None) -> tuple[np.ndarray, np.ndarray]:
+        parameters = None if selector is None else faiss.SearchParameters(sel=selector)
+        cosines, positions = self._storage.search(queries, k, params=parameters)
+        return cosines, positions
 
 
 def build(vectors: np.ndarray, *, exact_below: int = EXACT_BELOW) -> faiss.Index:
-    """vectors: (n, dim) float32, unit length, no NaN -> an index by inner product."""
+    """vectors: (n, dim) float32, unit length, no NaN -> an index by inner product.
+
+    One thread: the links of a graph depend on the order in which threads come."""
     dim = vectors.shape[1]
     if len(vectors) < exact_below:
         index = faiss.IndexFlatIP(dim)
     else:
         index = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_fp16, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = HNSW_CONSTRUCTION
-        index.train(vectors[:100_000])
+        index.train(vectors[:1])  # float16 has nothing to learn
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
     index.add(np.ascontiguousarray(vectors))
+    faiss.omp_set_num_threads(threads)
     return index

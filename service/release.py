@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from service.errors import ReleaseDamaged, ReleaseMismatch, ReleaseTooNew
-from service.index import Index
+from service.index import EF_SEARCH, Index
 from service.items import Items, Thumbnails
 from service.profiles import Segments
 from service.ranker import Blend, Ranker
@@ -127,8 +127,10 @@ class Release:
         if manifest.encoder is not None:
             precisions = ("fp32", *manifest.encoder.get("precisions", ()))
             encoders = {precision: path / encoder_file(precision) for precision in precisions}
-            vectors = np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False)
-            index = Index.open(path / "index.faiss", vectors, np.flatnonzero(items.pictured))
+            index = Index.open(
+                path / "index.faiss", np.flatnonzero(items.pictured), items=len(items),
+                ef_search=(manifest.index or {}).get("ef_search", EF_SEARCH),
+            )  # fmt: skip
         if manifest.ranker is not None:
             ranker = Ranker.open(path / "ranker")
             segments = Segments.open(path / "ranker")
@@ -147,7 +149,7 @@ class Release:
             facts += [
                 ("encoder.onnx sha256", own, "manifest's fingerprint", manifest.encoder["fingerprint"]),
                 ("index fingerprint", manifest.index["fingerprint"], "encoder fingerprint", own),
-                ("vectors.npy", self.index.shape, "items x encoder dim", (n, manifest.encoder["dim"])),
+                ("vectors.npy", _shape(self.path / "vectors.npy"), "items x encoder dim", (n, manifest.encoder["dim"])),
                 ("index size", self.index.sealed_size, "pictured items", len(self.index)),
                 ("index dim", self.index.sealed_dim, "encoder dim", manifest.encoder["dim"]),
             ]
@@ -216,6 +218,11 @@ def encoder_file(precision: str) -> str:
 def golden_file(precision: str) -> str:
     """The name of the golden vectors of an encoder, below golden/."""
     return "vectors.npy" if precision == "fp32" else f"vectors.{precision}.npy"
+
+
+def _shape(path: Path) -> tuple[int, ...]:
+    shape: tuple[int, ...] = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    return shape
 
 
 def _golden(folder: Path, precisions: Iterable[str]) -> Golden:

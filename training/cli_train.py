@@ -113,6 +113,9 @@ def train(
     least_overlap: Annotated[
         float, typer.Option(help="Share of float32's top 10 that int8 and fp16 must give at the median query")
     ] = 0.98,
+    index_recall: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="recall@10 for which a large catalogue's index is searched")
+    ] = 0.99,
     split_column: Annotated[str | None, typer.Option(help="Column of items: train, validation, test")] = None,
     test_from: Annotated[
         str | None, typer.Option(help="Hold out interactions from this date (default: last tenth)")
@@ -152,6 +155,7 @@ def train(
             split_column=split_column,
             test_from=read_cut(test_from),
             max_unusable=max_unusable,
+            index_recall=index_recall,
         )
     )  # fmt: skip
     if path is None:

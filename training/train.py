@@ -13,7 +13,7 @@ import torch
 from service.engines import OnnxRuntime
 from service.errors import CatalogueError
 from service.images import PREPROCESSING
-from service.index import EXACT_BELOW, Index
+from service.index import EF_SEARCH, EXACT_BELOW, Index
 from service.pipeline import Recommender
 from service.ranker import Blend, key_check
 from service.release import Manifest, digest, encoder_file
@@ -87,6 +87,7 @@ class Options:
     exact_below: int = EXACT_BELOW
     precisions: tuple[str, ...] = ()  # of the encoder, beside fp32
     least_overlap: float = LEAST_OVERLAP
+    index_recall: float = index.RECALL
 
 
 def train(options: Options) -> Path | None:
@@ -286,9 +287,12 @@ class _Run:
             np.save(folder / "view_rows.npy", rows)
             np.save(folder / "views.npy", views)
             strange = index.draw_strangers(pixels, network, seed=options.encoder.seed)
-            return index.build_index(vectors, (rows, views), strange, folder, exact_below=options.exact_below)
+            return index.build_index(
+                vectors, (rows, views), strange, folder, exact_below=options.exact_below, recall=options.index_recall
+            )
 
-        return self._make("index", {"export": exported.key, "exact_below": options.exact_below}, build)
+        inputs = {"export": exported.key, "exact_below": options.exact_below, "recall": options.index_recall}
+        return self._make("index", inputs, build)
 
     def ranker(self) -> Product:
         """interactions -> factors, history, and the weights of the final sum."""
@@ -417,7 +421,9 @@ def _open_index(
     vectors = np.load(product.folder / "vectors.npy", mmap_mode="r")
     rows = np.flatnonzero(~np.isnan(vectors[:, 0]))
     views = np.load(product.folder / "view_rows.npy"), np.load(product.folder / "views.npy")
-    return Index.open(product.folder / "index.faiss", vectors, rows), views, vectors
+    ef_search = product.facts.get("ef_search", EF_SEARCH)
+    opened = Index.open(product.folder / "index.faiss", rows, items=len(vectors), ef_search=ef_search)
+    return opened, views, vectors
 
 
 def read_cut(text: str | None) -> int | None:
