@@ -2,9 +2,9 @@
 
     python benchmarks/growth.py --work FOLDER
 
-The vectors are those of ann.py, and each size is built and opened in a process of its own, with one thread; indexes that
-ann.py left in --work are used. A query is one call of service.index.Index.search, by CPU time, the median of 300: the ten
-nearest, and 500 as the pipeline asks for. Memory is the growth of the process after those queries.
+The vectors are those of ann.py, and each size is built and opened in a process of its own, with one thread; indexes
+that ann.py left in --work are used. A query is one call of service.index.Index.search, by CPU time, the median of 300:
+the ten nearest, and 500 as the pipeline asks for. Memory is the growth of the process after those queries.
 
 Writes benchmarks/results/growth.json and .md.
 """
