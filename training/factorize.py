@@ -125,7 +125,8 @@ class _Side:
 @numba.njit(parallel=True, fastmath=True, cache=True)
 def _solve_rows(indptr, indices, data, fixed, gramian, ridge, prior, solved, steps, bounds):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Conjugate gradients on each row's normal equations, in place. Every row is its own, so the order of threads
-    does not matter to the result."""
+    does not matter to the result. No loop both adds up and writes: the compiler would vectorise it only where the
+    arrays happen to lie apart, and add in another order where they do not."""
     factors = fixed.shape[1]
     one = np.float32(1)
     for chunk in numba.prange(bounds.shape[0] - 1):
@@ -164,6 +165,7 @@ def _solve_rows(indptr, indices, data, fixed, gramian, ridge, prior, solved, ste
             square = np.float32(0)
             for k in range(factors):
                 direction[k] = residual[k]
+            for k in range(factors):
                 square += residual[k] * residual[k]
             for _ in range(steps):
                 if square < 1e-16:
@@ -189,6 +191,7 @@ def _solve_rows(indptr, indices, data, fixed, gramian, ridge, prior, solved, ste
                 for k in range(factors):
                     solution[k] += length * direction[k]
                     residual[k] -= length * image[k]
+                for k in range(factors):
                     after += residual[k] * residual[k]
                 turn = after / square
                 square = after

@@ -4,11 +4,14 @@ int8 is static quantisation in QDQ form, per channel, calibrated on catalogue pi
 them is chosen by measurement, and the layers that do most harm stay in float until the answers agree.
 """
 
+import contextlib
+import io
 import json
-import logging
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +19,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from service.encoder import Encoder
+from service.encoder import Encoder, available_cpus
 from service.engines import ENGINES, installed
 from service.errors import ReleaseMismatch
 from service.images import decode_all
@@ -34,7 +37,7 @@ METHODS = {
     "entropy": (CalibrationMethod.Entropy, {}),
     "minmax": (CalibrationMethod.MinMax, {}),
 }
-IN_FLOAT = (0, 2, 4, 8, 16)  # the most harmful layers that stay in float, tried in turn
+IN_FLOAT = (0, 2, 4, 8, 16)  # the most harmful layers that stay in float, tried in turn; never more than half
 
 Encode = Callable[[np.ndarray], np.ndarray]
 
@@ -108,29 +111,35 @@ def make_fp16(parent: Path, path: Path) -> None:
 
 def make_int8(
     parent: Path, path: Path, *, calibration: np.ndarray, judge: Judge, least_overlap: float = LEAST_OVERLAP
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Write `path`, the parent in int8, and return how it was made and how it agrees in each engine.
 
     calibration: (n, 224, 224, 3) uint8, pictures of the catalogue; the judge's are others.
     Raises ReleaseMismatch, with the figures of the best try, where no try agrees with the parent."""
-    quantiser = _Quantiser(parent, path, calibration)
+    with tempfile.TemporaryDirectory() as folder:
+        quantiser = _Quantiser(parent, Path(folder), calibration)
+        model, facts = _search(quantiser, judge, least_overlap)
+    _save(model, path, parent, {"precision": "int8", **facts})
+    return facts
+
+
+def _search(quantiser: "_Quantiser", judge: Judge, least_overlap: float) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The best way to take the ranges, then as few layers in float as it takes."""
     by_method = {name: judge.judge(quantiser.encoder(name, [])) for name in METHODS}
     method = max(by_method, key=lambda name: (by_method[name].overlap_mean, by_method[name].cosine_median))
     say("int8: " + "; ".join(f"{name} {found.overlap_mean:.3f}" for name, found in by_method.items()) + f": {method}")
     harmful = quantiser.by_harm(method, judge)
     best: tuple[float, str] = (-1.0, "")
-    for count in IN_FLOAT:
+    for count in (count for count in IN_FLOAT if count <= len(harmful) // 2):
         layers = harmful[:count]
-        quantiser.write(method, layers)
-        found = {name: judge.judge(ENGINES[name](path, threads=2).encode) for name in installed()}
+        path = quantiser.write(method, layers)
+        found = {name: judge.judge(ENGINES[name](path, threads=available_cpus()).encode) for name in installed()}
         worst = min(found.values(), key=lambda each: (each.overlap_median, each.overlap_mean))
         say(f"int8, {len(layers)} layers in float: {worst}")
         if worst.overlap_median >= least_overlap:
-            facts: dict[str, object] = {"calibration": method, "float_layers": layers}
-            _save(onnx.load(path), path, parent, {"precision": "int8", **facts})
-            return {**facts, "agreement": {name: asdict(each) for name, each in found.items()}}
+            agreement = {name: asdict(each) for name, each in found.items()}
+            return onnx.load(path), {"calibration": method, "float_layers": layers, "agreement": agreement}
         best = max(best, (worst.overlap_mean, f"{len(layers)} layers in float, {method}: {worst}"))
-    path.unlink()
     raise refusal("int8", best[1], least_overlap)
 
 
@@ -145,10 +154,10 @@ def refusal(precision: str, figures: str, least_overlap: float) -> ReleaseMismat
 class _Quantiser:
     """One network, its calibration, and the layers of it that are quantised."""
 
-    def __init__(self, parent: Path, path: Path, calibration: np.ndarray) -> None:
-        self._path, self._calibration = path, calibration
-        self._prepared = path.with_suffix(".prepared")
-        logging.getLogger().setLevel(logging.ERROR)  # its advice is for people who call it by hand
+    def __init__(self, parent: Path, folder: Path, calibration: np.ndarray) -> None:
+        """folder: for what is tried, and for the ranges, which are taken once for each method."""
+        self._folder, self._calibration = folder, calibration
+        self._prepared = folder / "prepared.onnx"
         quant_pre_process(str(parent), str(self._prepared), skip_symbolic_shape=True)
         nodes = onnx.load(self._prepared).graph.node
         self.layers = [node.name for node in nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
@@ -156,13 +165,15 @@ class _Quantiser:
     def write(self, method: str, in_float: Sequence[str]) -> Path:
         """Quantise all layers but these."""
         calibrate, extra = METHODS[method]
-        quantize_static(
-            str(self._prepared), str(self._path), _Pictures(self._calibration), quant_format=QuantFormat.QDQ,
-            per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-            calibrate_method=calibrate, extra_options=dict(extra), nodes_to_exclude=list(in_float),
-            calibration_cache_path=str(self._path.with_suffix(f".{method}")),
-        )  # fmt: skip
-        return self._path
+        path = self._folder / "int8.onnx"
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints how far it is
+            quantize_static(
+                str(self._prepared), str(path), _Pictures(self._calibration), quant_format=QuantFormat.QDQ,
+                per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+                calibrate_method=calibrate, extra_options=dict(extra), nodes_to_exclude=list(in_float),
+                calibration_cache_path=str(self._folder / f"{method}.json"),
+            )  # fmt: skip
+        return path
 
     def encoder(self, method: str, in_float: Sequence[str]) -> Encode:
         """What the quantised network gives, in the engine that would serve it."""
@@ -191,7 +202,7 @@ class _Pictures(CalibrationDataReader):
 
 
 def _fastest(path: Path) -> Encoder:
-    return ENGINES[installed()[-1]](path, threads=2)
+    return ENGINES[installed()[-1]](path, threads=available_cpus())
 
 
 def _save(model: onnx.ModelProto, path: Path, parent: Path, facts: dict[str, object]) -> None:

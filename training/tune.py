@@ -103,14 +103,15 @@ def tune(
                 raise optuna.TrialPruned
         return _reach(interactions, items, known, parameters)
 
+    finished = [trial for trial in study.trials if trial.state.is_finished()]
     with bar() as progress:
-        task = progress.add_task("tuning", total=trials, completed=len(study.trials), note="")
+        task = progress.add_task("tuning", total=trials, completed=len(finished), note="")
 
         def told(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-            finished = [t.value for t in study.trials if t.value is not None]
-            progress.update(task, advance=1, note=f"best nDCG@20 {max(finished):.4f}" if finished else "")
+            reached = [t.value for t in study.trials if t.value is not None]
+            progress.update(task, advance=1, note=f"best nDCG@20 {max(reached):.4f}" if reached else "")
 
-        study.optimize(judge, n_trials=max(0, trials - len(study.trials)), callbacks=[told])
+        study.optimize(judge, n_trials=max(0, trials - len(finished)), callbacks=[told])
     if not any(trial.value is not None for trial in study.trials):
         raise CatalogueError("no trial was finished: give more --trials")
     return _parameters(study.best_params, start), study.best_value, study.trials[0].value or 0.0
