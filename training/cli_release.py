@@ -198,7 +198,12 @@ def serve(
     port: Annotated[int, typer.Option(help="HTTP port")] = 3000,
 ) -> None:
     """Serve a release over HTTP until interrupted. The page at / tries the routes out."""
-    open_recommender(release)  # what cannot be served is said here, before a server starts
+    from service.encoder import candidates
+
+    # what cannot be served is said here, before a server starts
+    opened, settings = open_recommender(release).release, Settings()
+    if opened.encoders:
+        candidates(opened.encoders, engine=settings.encoder, precision=settings.precision)
     os.environ["VITRINE_RELEASE"] = str(release.resolve())
     for library in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(library, "1")  # service.app says why; here it stands before numpy is loaded
