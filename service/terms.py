@@ -13,7 +13,7 @@ is a product: an item that trends twice as much is as good as one that fits twic
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,10 @@ from service.ranker import FACTOR_SCALE, Ranker, Shopper
 
 RECENT = 100  # of the shopper's items, whose pictures are compared
 LAST = 10  # of the shopper's items, for the term `recent`
-FADING = 0.8
+FADED = 0.8 ** np.arange(LAST - 1, -1, -1, dtype=np.float32)  # their weights, the very last one's last
 REASONS = 2  # past items named as reasons for a recommended one
 PRICE = "price"
-TOGETHER = 64  # queries whose candidates are gathered once
+TOGETHER = 128  # queries whose candidates are gathered once
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,11 @@ class Sources:
     popularity: np.ndarray
     log_price: np.ndarray | None = None
     factor_scale: float | None = FACTOR_SCALE
+    priceless: bool = field(init=False)  # whether an item's price is unknown
+
+    def __post_init__(self) -> None:
+        gaps = self.log_price is not None and bool(np.isnan(self.log_price).any())
+        object.__setattr__(self, "priceless", gaps)
 
 
 def term_values(
@@ -115,10 +120,13 @@ def _of_items(sources: Sources, rows: np.ndarray, shopper: Shopper | None) -> di
         values["trend"] = sources.ranker.trend[rows]
     if sources.log_price is not None and shopper is not None:
         own = sources.log_price[shopper.history]
-        own = own[~np.isnan(own)]
+        if sources.priceless:
+            own = own[~np.isnan(own)]
         if len(own):
-            fit = -np.square(sources.log_price[rows] - own.mean())
-            fit[np.isnan(fit)] = 0
+            off = sources.log_price[rows] - own.sum() / len(own)
+            fit = np.multiply(off, -off, out=off)
+            if sources.priceless:
+                fit[np.isnan(fit)] = 0
             values["price_fit"] = fit
     return values
 
@@ -137,9 +145,8 @@ def blend(values: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> tup
     names = [name for name in values if name in weights]
     if not names:
         return names, np.zeros((len(next(iter(values.values()))), 0), np.float32)
-    parts = np.empty((len(names), len(values[names[0]])), np.float32)
-    for part, name in zip(parts, names, strict=True):
-        np.multiply(values[name], np.float32(weights[name]), out=part)
+    parts = np.array([values[name] for name in names], dtype=np.float32)
+    parts *= np.array([[weights[name]] for name in names], dtype=np.float32)
     parts += 0  # makes a plain zero of what would be shown as -0.0
     return names, parts.T
 
@@ -171,8 +178,9 @@ def because(sources: Sources, rows: np.ndarray, shopper: Shopper | None) -> list
     for _ in range(min(REASONS, len(past))):
         nearest = likeness.argmax(axis=1)
         # what is not alike at all is no reason
-        found.append(np.where(likeness[lines, nearest] > 0, past[nearest], -1).tolist())
-        likeness[lines, nearest] = -np.inf
+        near = likeness[lines, nearest] > 0
+        found.append(past[nearest].tolist() if near.all() else np.where(near, past[nearest], -1).tolist())
+        likeness[lines, nearest] = -1
     return [[row for row in reasons if row >= 0] for reasons in zip(*found, strict=True)]
 
 
@@ -207,8 +215,8 @@ def own_vector(index: Index, shopper: Shopper) -> np.ndarray:
 
 def _last_factors(ranker: Ranker, rows: np.ndarray) -> np.ndarray:
     """The fading mean of the unit factors of the last items: (factors,)."""
-    weights = FADING ** np.arange(len(rows) - 1, -1, -1, dtype=np.float32)
-    weights *= ranker.inverse_lengths[rows] / max(float(weights.sum()), 1e-9)
+    fading = FADED[LAST - len(rows) :]
+    weights = fading * (ranker.inverse_lengths[rows] / max(float(fading.sum()), 1e-9))
     mean: np.ndarray = weights @ ranker.item_factors.take(rows, axis=0)
     return mean
 
