@@ -31,7 +31,7 @@ from training import split
 from training.catalogue import read
 from training.factorize import factorize
 from training.ranker import RankerParameters, confidence_matrix
-from training.train import read_cut
+from training.split import read_cut
 
 SHARE = 0.99
 USERS = 2000  # who are asked

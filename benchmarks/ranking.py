@@ -36,8 +36,7 @@ from training.catalogue import Catalogue, read
 from training.progress import say, track
 from training.ranker import RankerParameters, confidence_matrix
 from training.sides import Known, know
-from training.split import HeldOut, Split
-from training.train import read_cut
+from training.split import HeldOut, Split, read_cut
 
 # a parameter -> the ends of what is drawn
 Space = dict[str, tuple[float, float]]

@@ -16,8 +16,9 @@ from service.pipeline import Recommender
 from service.release import Release
 from training import boutique
 from training.encoder import EncoderParameters
+from training.options import Options
 from training.ranker import RankerParameters
-from training.train import Options, train
+from training.train import train
 
 HERE = Path(__file__).parent
 

@@ -127,7 +127,9 @@ def train(
     """Train all stages on a catalogue, and package the result as the next release. Prints its path last."""
     from service.encoder import PRECISIONS
     from training.encoder import EncoderParameters
-    from training.train import STAGES, Options, read_cut
+    from training.options import Options
+    from training.split import read_cut
+    from training.train import STAGES
     from training.train import train as run
     from training.tune import TUNED
 
@@ -220,7 +222,7 @@ def tune(
     """Search the ranker's parameters on the last tenth of the training period; `vitrine train` uses what is found.
 
     Broken off, it goes on where it was when it is started again."""
-    from training.train import read_cut
+    from training.split import read_cut
     from training.tune import save, tune_ranker
 
     parameters, reached, before = tune_ranker(

@@ -67,8 +67,10 @@ def _touched(matrix: scipy.sparse.csr_matrix) -> int:
 
 
 def _start(side: "_Side", factors: int, rng: np.random.Generator) -> np.ndarray:
-    drawn = rng.standard_normal((len(side.observations), factors), dtype=np.float32) * np.float32(0.1)
-    return drawn * (side.observations > 0)[:, None]
+    drawn = rng.standard_normal((len(side.observations), factors), dtype=np.float32)
+    drawn *= np.float32(0.1)
+    drawn[side.observations == 0] = 0
+    return drawn
 
 
 class _Side:

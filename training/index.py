@@ -1,8 +1,10 @@
 """Embed the catalogue with the exported encoder, build the index, and measure it."""
 
 import math
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 
 from service import images
 from service.encoder import Encoder
-from service.index import EXACT_BELOW, Index, build
+from service.index import EF_SEARCH, EXACT_BELOW, Index, build
 from training.augment import augment, strangers
 from training.catalogue import Catalogue
 from training.pictures import Pictures
@@ -132,6 +134,15 @@ def probes(pictured: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     away -= np.einsum("nd,nd->n", away, items)[:, None] * items
     away /= np.linalg.norm(away, axis=1, keepdims=True)
     return (near * items + np.sqrt(1 - near**2) * away).astype(np.float32)
+
+
+def open_built(folder: Path, facts: Mapping[str, Any]) -> tuple[Index, tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """What the stage left -> the index, rows and vectors of `photograph`, and the items' vectors."""
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+    rows = np.flatnonzero(~np.isnan(vectors[:, 0]))
+    views = np.load(folder / "view_rows.npy"), np.load(folder / "views.npy")
+    ef_search = facts.get("ef_search", EF_SEARCH)
+    return Index.open(folder / "index.faiss", rows, items=len(vectors), ef_search=ef_search), views, vectors
 
 
 def threshold(index: Index, rows: np.ndarray, views: np.ndarray) -> float:

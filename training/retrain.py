@@ -6,8 +6,9 @@ from pathlib import Path
 from service.errors import CatalogueError
 from service.release import Manifest
 from training.encoder import EncoderParameters
+from training.options import Options
 from training.ranker import RankerParameters
-from training.train import Options, train
+from training.train import train
 
 
 def train_again(

@@ -140,3 +140,13 @@ def _held_out(split: Split, candidates: np.ndarray, *, at_least: int) -> HeldOut
             seen.append(known)
             relevant.append(new)
     return HeldOut(users, seen, relevant, candidates)
+
+
+def read_cut(text: str | None) -> int | None:
+    """A date (2011-11-10) or seconds -> seconds; None for None. Raises CatalogueError."""
+    if text is None:
+        return None
+    moment = pd.Timestamp(int(text), unit="s") if text.isdigit() else pd.to_datetime(text, errors="coerce")
+    if pd.isna(moment):
+        raise CatalogueError(f"--test-from {text!r} is neither a date such as 2011-11-10 nor seconds since 1970")
+    return int((moment.tz_localize("UTC") if moment.tzinfo is None else moment).timestamp())

@@ -1,19 +1,17 @@
 """All stages in their order: a catalogue folder in, the path of a new release out."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from service.engines import OnnxRuntime
 from service.errors import CatalogueError
 from service.images import PREPROCESSING
-from service.index import EF_SEARCH, EXACT_BELOW, Index
 from service.pipeline import Recommender
 from service.ranker import Blend, key_check
 from service.release import Manifest, digest, encoder_file
@@ -36,10 +34,8 @@ from training import (
 )
 from training.batches import Examples
 from training.catalogue import Catalogue, read
-from training.encoder import EncoderParameters
-from training.precisions import LEAST_OVERLAP
+from training.options import Options
 from training.progress import say
-from training.ranker import RankerParameters
 from training.report import write_report
 from training.sides import Known
 from training.stages import Product, Workshop
@@ -67,27 +63,6 @@ CODE = {
         "service.release", "service.items", "service.pipeline", "service.terms",
     ),
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What `vitrine train` was asked for."""
-
-    catalogue: Path
-    releases: Path
-    encoder: EncoderParameters
-    ranker: RankerParameters
-    user_key: str
-    only: str | None = None
-    split_column: str | None = None
-    test_from: int | None = None
-    protocol: str = "temporal"
-    choose: bool = False  # the ranker's regularisation, by trying a few
-    max_unusable: float = 0.05
-    exact_below: int = EXACT_BELOW
-    precisions: tuple[str, ...] = ()  # of the encoder, beside fp32
-    least_overlap: float = LEAST_OVERLAP
-    index_recall: float = index.RECALL
 
 
 def train(options: Options) -> Path | None:
@@ -327,7 +302,9 @@ class _Run:
         return self._make("ranker", inputs, build)
 
     def _known(self, looked: Product | None) -> tuple[Known, dict[str, Any]]:
-        opened, views, vectors = _open_index(looked)
+        opened, views, vectors = None, None, None
+        if looked is not None:
+            opened, views, vectors = index.open_built(looked.folder, looked.facts)
         return sides.know(self.catalogue, opened, views, vectors, exclude=self.options.split_column)
 
     def package(self) -> Path:
@@ -410,27 +387,3 @@ class _Run:
             index=dict(looked.facts) if looked else None,
             ranker={"factors": options.ranker.factors, "user_key": key_check(options.user_key)} if ranked else None,
         )
-
-
-def _open_index(
-    product: Product | None,
-) -> tuple[Index | None, tuple[np.ndarray, np.ndarray] | None, np.ndarray | None]:
-    """The index, the views of items, and the items' vectors; all None without pictures."""
-    if product is None:
-        return None, None, None
-    vectors = np.load(product.folder / "vectors.npy", mmap_mode="r")
-    rows = np.flatnonzero(~np.isnan(vectors[:, 0]))
-    views = np.load(product.folder / "view_rows.npy"), np.load(product.folder / "views.npy")
-    ef_search = product.facts.get("ef_search", EF_SEARCH)
-    opened = Index.open(product.folder / "index.faiss", rows, items=len(vectors), ef_search=ef_search)
-    return opened, views, vectors
-
-
-def read_cut(text: str | None) -> int | None:
-    """A date (2011-11-10) or seconds -> seconds; None for None. Raises CatalogueError."""
-    if text is None:
-        return None
-    moment = pd.Timestamp(int(text), unit="s") if text.isdigit() else pd.to_datetime(text, errors="coerce")
-    if pd.isna(moment):
-        raise CatalogueError(f"--test-from {text!r} is neither a date such as 2011-11-10 nor seconds since 1970")
-    return int((moment.tz_localize("UTC") if moment.tzinfo is None else moment).timestamp())

@@ -22,7 +22,8 @@ from training import export
 from training.backbones import build
 from training.encoder import EncoderParameters
 from training.package import take_number
-from training.train import read_cut, train
+from training.split import read_cut
+from training.train import train
 
 
 def digests(release: Path) -> dict[str, str]:

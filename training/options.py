@@ -1,0 +1,31 @@
+"""What `vitrine train` was asked for, in one place."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.index import EXACT_BELOW
+from training import index
+from training.encoder import EncoderParameters
+from training.precisions import LEAST_OVERLAP
+from training.ranker import RankerParameters
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The catalogue, where releases go, and how each stage is to work."""
+
+    catalogue: Path
+    releases: Path
+    encoder: EncoderParameters
+    ranker: RankerParameters
+    user_key: str
+    only: str | None = None
+    split_column: str | None = None
+    test_from: int | None = None
+    protocol: str = "temporal"
+    choose: bool = False  # the ranker's regularisation, by trying a few
+    max_unusable: float = 0.05
+    exact_below: int = EXACT_BELOW
+    precisions: tuple[str, ...] = ()  # of the encoder, beside fp32
+    least_overlap: float = LEAST_OVERLAP
+    index_recall: float = index.RECALL
