@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--release", type=Path, help="of this catalogue, for the vectors of its pictures")
     parser.add_argument("--factors", type=int, default=64)
     parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--only", help="names of contenders, by comma")
+    parser.add_argument("--only", help="names of contenders, by semicolon")
     given = parser.parse_args()
     catalogue = read(given.catalogue)
     assert catalogue.interactions is not None, "the catalogue has no interactions"
@@ -202,7 +202,7 @@ def main() -> None:
     validation, test = (split.warm(part, items=contest.items) for part in (inner, cut))
     title = f"{given.factors} factors, {given.trials} trials each"
     table = Table("", "recall@20", "nDCG@20", "training", "best on validation", title=title)
-    names = given.only.split(",") if given.only else list(CONTENDERS)
+    names = given.only.split(";") if given.only else list(CONTENDERS)
     for name in track(names, "contenders"):
         make, space, fixed = CONTENDERS[name]
         draws = _draws(np.random.default_rng(0), given.trials, space)
