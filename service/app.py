@@ -33,6 +33,7 @@ Gone = Callable[[], Awaitable[Any]] | None
 Work = Callable[[Sequence[Any]], list[tuple[str, bytes]]]  # queries -> the tier and the body of each answer
 
 logger = logging.getLogger("vitrine")
+logger.setLevel(logging.INFO)
 settings = Settings()
 metrics = Metrics()
 
