@@ -207,6 +207,8 @@ def serve(
     os.environ["VITRINE_RELEASE"] = str(release.resolve())
     for library in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(library, "1")  # service.app says why; here it stands before numpy is loaded
+    # what a large picture took goes back to the system at once, in place of staying with the thread that decoded it
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2 * 2**20))
     home = Path(__file__).resolve().parent.parent
     arguments = [
         "bentoml",
