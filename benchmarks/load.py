@@ -14,6 +14,7 @@ import json
 import math
 import random
 import time
+from abc import ABC, abstractmethod
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable
@@ -121,7 +122,7 @@ class Connection(asyncio.Protocol):
         self._broken(self)
 
 
-class Generator:
+class Generator(ABC):
     """What both loops share: requests in turn, and what is noted of the answers."""
 
     def __init__(self, url: str, requests: list[bytes]) -> None:
@@ -156,11 +157,13 @@ class Generator:
             self._lost += connection.since is not None
             self._replace(connection)
 
+    @abstractmethod
     def _next(self, connection: Connection) -> None:
-        raise NotImplementedError
+        """The connection is free: give it a request, or let it wait for one."""
 
+    @abstractmethod
     def _replace(self, connection: Connection) -> None:
-        raise NotImplementedError
+        """The connection broke: make another."""
 
     def _finish(self, started: float, cpu: float) -> Load:
         """Stop; what is still under way is broken off."""

@@ -19,7 +19,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from service.encoder import Encoder, available_cpus
+from service.encoder import available_cpus
 from service.engines import ENGINES, installed
 from service.errors import ReleaseMismatch
 from service.images import decode_all
@@ -176,8 +176,8 @@ class _Quantiser:
         return path
 
     def encoder(self, method: str, in_float: Sequence[str]) -> Encode:
-        """What the quantised network gives, in the engine that would serve it."""
-        return _fastest(self.write(method, in_float)).encode
+        """What the quantised network gives; in OpenVINO where that is installed, since it would serve it."""
+        return ENGINES[installed()[-1]](self.write(method, in_float), threads=available_cpus()).encode
 
     def by_harm(self, method: str, judge: Judge) -> list[str]:
         """The layers, the one first whose quantisation alone moves the vectors most."""
@@ -199,10 +199,6 @@ class _Pictures(CalibrationDataReader):
         """The next feed, or None at the end."""
         picture = next(self._left, None)
         return None if picture is None else {"images": picture[None]}
-
-
-def _fastest(path: Path) -> Encoder:
-    return ENGINES[installed()[-1]](path, threads=available_cpus())
 
 
 def _save(model: onnx.ModelProto, path: Path, parent: Path, facts: dict[str, object]) -> None:
