@@ -53,11 +53,10 @@ def main(path: str) -> None:
     weights = release.blend.tiers["ranked" if pictured else "taste"]
 
     def rank(many: int) -> list[list[list[int]]]:
-        found = []
-        for at, values in enumerate(term_values(sources, rows[:many], photos[:many], shoppers[:many])):
-            scores = blend(values, weights)[1].sum(axis=1)
-            found.append(because(sources, rows[at][best(scores, ANSWERS)], shoppers[at]))
-        return found
+        values = term_values(sources, rows[:many], photos[:many], shoppers[:many])
+        scores = [blend(each, weights)[1].sum(axis=1) for each in values]
+        chosen = [row[best(score, ANSWERS)] for row, score in zip(rows, scores, strict=False)]
+        return because(sources, chosen, shoppers[:many])
 
     def plain(many: int) -> None:
         for at in range(many):

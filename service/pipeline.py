@@ -71,6 +71,16 @@ class _Asked:
         return "taste" if self.shopper else "popular"
 
 
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The items of an answer, best first. rows, scores: (k,); parts: (k, terms), which add up to the scores."""
+
+    rows: np.ndarray
+    scores: np.ndarray
+    names: list[str]
+    parts: np.ndarray
+
+
 class Recommender:
     """Answers queries from one release."""
 
@@ -275,11 +285,26 @@ class Recommender:
         return rows[0][rows[0] >= 0]
 
     def _rank(self, asked: Sequence["_Asked"], rows: Sequence[np.ndarray]) -> list[list[Item]]:
-        values = term_values(self._sources, rows, [each.vector for each in asked], [each.shopper for each in asked])
-        return [self._best(*each) for each in zip(asked, rows, values, strict=True)]
+        """The k best of each query's candidates, described, with the parts of their scores and the reasons."""
+        shoppers = [each.shopper for each in asked]
+        values = term_values(self._sources, rows, [each.vector for each in asked], shoppers)
+        chosen = [self._best(*each) for each in zip(asked, rows, values, strict=True)]
+        reasons = because(self._sources, [each.rows for each in chosen], shoppers)
+        ids, describe = self.release.items.ids, self.release.items.describe
+        return [
+            [
+                Item(
+                    score=score, terms=dict(zip(each.names, parts, strict=True)),
+                    because=[ids[row] for row in past], **describe(row),
+                )
+                for row, score, parts, past in zip(
+                    each.rows.tolist(), each.scores.tolist(), each.parts.tolist(), pasts, strict=True
+                )
+            ]
+            for each, pasts in zip(chosen, reasons, strict=True)
+        ]  # fmt: skip
 
-    def _best(self, asked: "_Asked", rows: np.ndarray, values: Mapping[str, np.ndarray]) -> list[Item]:
-        """The k best of the candidates, described, with the parts of their scores and the reasons."""
+    def _best(self, asked: "_Asked", rows: np.ndarray, values: Mapping[str, np.ndarray]) -> "_Chosen":
         query = asked.query
         names, parts = blend(values, self.release.blend.tiers[asked.tier])
         scores = parts.sum(axis=1)
@@ -288,16 +313,7 @@ class Recommender:
         if query.diversity > 0 and len(order):
             vectors = self.likeness_vectors(rows[order])
             order = order[diversify(scores[order], vectors, k=query.k, diversity=query.diversity)]
-        reasons = because(self._sources, rows[order], asked.shopper)
-        return [
-            Item(
-                score=float(scores[at]),
-                terms=dict(zip(names, parts[at].tolist(), strict=True)),
-                because=[self.release.items.ids[row] for row in past],
-                **self.release.items.describe(int(rows[at])),
-            )
-            for at, past in zip(order, reasons, strict=True)
-        ]
+        return _Chosen(rows[order], scores[order], names, parts[order])
 
     def _lookalikes(self, query: SimilarQuery, vector: np.ndarray | None) -> Recommendation:
         items, index = self.release.items, self.release.index

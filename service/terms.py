@@ -14,6 +14,7 @@ is a product: an item that trends twice as much is as good as one that fits twic
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ FADED = 0.8 ** np.arange(LAST - 1, -1, -1, dtype=np.float32)  # their weights, t
 REASONS = 2  # past items named as reasons for a recommended one
 PRICE = "price"
 TOGETHER = 128  # queries whose candidates are gathered once
+_NOTHING = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +163,36 @@ def best(scores: np.ndarray, k: int) -> np.ndarray:
     return order
 
 
-def because(sources: Sources, rows: np.ndarray, shopper: Shopper | None) -> list[list[int]]:
-    """For each row the rows of the shopper's past items nearest to it, by picture, else by factors; nearest first."""
-    if shopper is None or not len(shopper.history) or (sources.index is None and sources.ranker is None):
-        return [[] for _ in rows]
-    past = shopper.history[-RECENT:]
+def because(
+    sources: Sources, rows: Sequence[np.ndarray], shoppers: Sequence[Shopper | None]
+) -> list[list[list[int]]]:
+    """For each query, and each of its rows, the rows of the shopper's past items nearest to it, by picture, else by
+    factors; nearest first."""
+    pasts = [_NOTHING if shopper is None else shopper.history[-RECENT:] for shopper in shoppers]
+    longest = max(map(len, pasts), default=0)
+    if not longest or (sources.index is None and sources.ranker is None):
+        return [[[] for _ in row] for row in rows]
+    # the queries below each other, so that the nearest are looked for once
+    bounds = list(pairwise(accumulate(map(len, rows), initial=0)))
+    likeness = np.zeros((bounds[-1][1], longest), np.float32)
+    past_rows = np.zeros(likeness.shape, np.int64)
+    for (start, end), row, past in zip(bounds, rows, pasts, strict=True):
+        likeness[start:end, : len(past)] = _likeness(sources, row, past)
+        past_rows[start:end, : len(past)] = past
+    lines = np.arange(len(likeness))
+    found = np.empty((len(likeness), min(REASONS, longest)), np.int64)
+    for reason in range(found.shape[1]):
+        nearest = likeness.argmax(axis=1)
+        # what is not alike at all is no reason
+        found[:, reason] = np.where(likeness[lines, nearest] > 0, past_rows[lines, nearest], -1)
+        likeness[lines, nearest] = -1
+    reasons = [[row for row in line if row >= 0] for line in found.tolist()]
+    return [reasons[start:end] for start, end in bounds]
+
+
+def _likeness(sources: Sources, rows: np.ndarray, past: np.ndarray) -> np.ndarray:
+    """(n, m), larger for those more alike; comparable within a row."""
+    likeness: np.ndarray
     if sources.index is not None:
         likeness = sources.index.vectors_or_zero(rows) @ sources.index.vectors_or_zero(past).T
     else:
@@ -173,15 +200,7 @@ def because(sources: Sources, rows: np.ndarray, shopper: Shopper | None) -> list
         factors, lengths = sources.ranker.item_factors, sources.ranker.inverse_lengths
         # the length of a row's own factor changes neither the order of its reasons nor their sign
         likeness = (factors.take(rows, axis=0) @ factors.take(past, axis=0).T) * lengths[past]
-    lines = np.arange(len(rows))
-    found: list[list[int]] = []
-    for _ in range(min(REASONS, len(past))):
-        nearest = likeness.argmax(axis=1)
-        # what is not alike at all is no reason
-        near = likeness[lines, nearest] > 0
-        found.append(past[nearest].tolist() if near.all() else np.where(near, past[nearest], -1).tolist())
-        likeness[lines, nearest] = -1
-    return [[row for row in reasons if row >= 0] for reasons in zip(*found, strict=True)]
+    return likeness
 
 
 def scaled_popularity(counts: np.ndarray) -> np.ndarray:
