@@ -52,7 +52,8 @@ def decode(
     image.draft("RGB", (needed, needed))
     try:
         image.load()
-        upright = to_rgb(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)
+        upright = to_rgb(image)
         return _cut(upright, box, preprocessing)
     except BadQuery:
         raise
@@ -89,7 +90,8 @@ def thumbnail(data: bytes, *, longest_side: int = 256, quality: int = 82) -> byt
     image = _open(data, max_pixels=MAX_PIXELS)
     image.draft("RGB", (longest_side, longest_side))
     try:
-        upright = to_rgb(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)
+        upright = to_rgb(image)
     except Exception as error:
         raise UnreadablePicture(f"the picture cannot be decoded ({error})", field="image") from error
     upright.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS, reducing_gap=2.0)

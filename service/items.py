@@ -67,10 +67,6 @@ class Items:
             return ["yes" if value else "no"]
         return [str(part) for part in value] if isinstance(value, list) else [] if value is None else [str(value)]
 
-    def categories(self, row: int) -> list[str]:
-        """The categories of one item: none, one or several."""
-        return self.values("category", row)
-
     def usual_shares(self, column: str) -> dict[str, float]:
         """value -> its share of all that shoppers touched."""
         if column not in self._shares:

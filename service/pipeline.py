@@ -30,6 +30,7 @@ from service.terms import (
 POOL = 500  # candidates from each source, before they are ranked
 VOTERS = 10  # neighbours that vote on the category of a picture
 GOLDEN_OVERLAP = 0.9
+_NOTHING = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,22 @@ class _Asked:
         if self.vector is not None:
             return "ranked" if self.shopper else "visual"
         return "taste" if self.shopper else "popular"
+
+
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """Items near a picture, nearest first: (n,) each."""
+
+    rows: np.ndarray
+    cosines: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """What is worth ranking for a query, and the items nearest to its picture, whatever was asked to be left out."""
+
+    rows: np.ndarray
+    near: _Near | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +139,15 @@ class Recommender:
         shoppers = [self._know(query) for query in queries]
         asked = [_Asked(*each) for each in zip(queries, vectors, shoppers, strict=True)]
         with self._timed("search"):
-            rows = [self._candidates(each) for each in asked]
+            found = [self._candidates(each) for each in asked]
         with self._timed("rank"):
-            ranked = self._rank(asked, rows)
-        described = [self._describe(each.vector, remember=each.query.remember) for each in asked]
+            ranked = self._rank(asked, [each.rows for each in found])
         number = self.release.number
         return [
-            Recommendation(number, each.tier, items, about)
-            for each, items, about in zip(asked, ranked, described, strict=True)
+            Recommendation(
+                number, each.tier, items, self._describe(each.vector, worth.near, remember=each.query.remember)
+            )
+            for each, items, worth in zip(asked, ranked, found, strict=True)
         ]
 
     def similar(self, queries: Sequence[SimilarQuery]) -> list[Recommendation]:
@@ -208,15 +226,18 @@ class Recommender:
         if self.encoder is None:
             raise BadQuery("this release was made from a catalogue without pictures: it cannot look", field="image")
         with self._timed("decode"):
-            pixels = np.stack([
+            decoded = [
                 images.decode(picture, box=box, max_pixels=self.max_pixels)
                 for picture, box in zip(pictures, boxes, strict=True)
-            ])  # fmt: skip
+            ]
+            pixels = decoded[0][None] if len(decoded) == 1 else np.stack(decoded)
         with self._timed("encode"):
             return self.encoder.encode(pixels)
 
     def _know(self, query: Query) -> Shopper | None:
         """What is known of the shopper: from training, from the events of the query, from both, or nothing."""
+        if query.user_id is None and not query.events:
+            return None
         ranker, items = self.release.ranker, self.release.items
         row = None
         if ranker is not None and query.user_id is not None:
@@ -256,7 +277,7 @@ class Recommender:
         photos = np.array(vectors, dtype=np.float32)
         return photos / np.linalg.norm(photos, axis=1, keepdims=True)
 
-    def _candidates(self, asked: "_Asked") -> np.ndarray:
+    def _candidates(self, asked: "_Asked") -> "_Candidates":
         """Rows worth ranking: the picture's neighbours, the shopper's taste, and what is popular if they are few."""
         k, vector, shopper = asked.query.k, asked.vector, asked.shopper
         allowed = self.release.items.mask(asked.query.filter)
@@ -265,24 +286,29 @@ class Recommender:
             allowed[shopper.seen] = False
         pool = max(POOL, 2 * k)
         found = []
+        voters = None
         if vector is not None:
-            found.append(self._nearest(vector, pool, allowed))
+            near = self._nearest(vector, pool, allowed)
+            found.append(near.rows)
+            voters = near if allowed is None else self._nearest(vector, VOTERS)
         if shopper is not None and self.release.ranker is not None:
             found.append(self.release.ranker.top(shopper, k=pool, allowed=allowed))
         if shopper is not None and vector is None and self.release.index is not None:
             own = own_vector(self.release.index, shopper)
             if own.any():
-                found.append(self._nearest(own, pool, allowed))
-        rows = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+                found.append(self._nearest(own, pool, allowed).rows)
+        # in the order of rows, so that equal scores are answered in it as well
+        rows = np.sort(found[0]) if len(found) == 1 else np.unique(np.concatenate([_NOTHING, *found]))
         if len(rows) < k:
             popular = self.release.items.by_popularity
             rows = np.union1d(rows, (popular if allowed is None else popular[allowed[popular]])[:pool])
-        return rows
+        return _Candidates(rows, voters)
 
-    def _nearest(self, vector: np.ndarray, k: int, allowed: np.ndarray | None) -> np.ndarray:
+    def _nearest(self, vector: np.ndarray, k: int, allowed: np.ndarray | None = None) -> "_Near":
         assert self.release.index is not None
-        rows, _ = self.release.index.search(vector[None], k=k, allowed=allowed)
-        return rows[0][rows[0] >= 0]
+        rows, cosines = self.release.index.search(vector[None], k=k, allowed=allowed)
+        found = rows[0] >= 0
+        return _Near(rows[0][found], cosines[0][found])
 
     def _rank(self, asked: Sequence["_Asked"], rows: Sequence[np.ndarray]) -> list[list[Item]]:
         """The k best of each query's candidates, described, with the parts of their scores and the reasons."""
@@ -308,7 +334,6 @@ class Recommender:
         query = asked.query
         names, parts = blend(values, self.release.blend.tiers[asked.tier])
         scores = parts.sum(axis=1)
-        # candidates are in row order, so equal scores are as well
         order = best(scores, max(POOL, 2 * query.k) if query.diversity > 0 else query.k)
         if query.diversity > 0 and len(order):
             vectors = self.likeness_vectors(rows[order])
@@ -320,7 +345,7 @@ class Recommender:
         allowed = items.mask(query.filter)
         if index is None:
             raise BadQuery("this release was made from a catalogue without pictures: nothing looks alike")
-        described = self._describe(vector)
+        described = self._describe(vector, None if vector is None else self._nearest(vector, VOTERS))
         if vector is None:
             row = items.row(query.item_id or "")
             vector = index.vectors(np.array([row]))[0]
@@ -337,26 +362,26 @@ class Recommender:
         ]
         return Recommendation(self.release.number, "visual", found, described)
 
-    def _describe(self, vector: np.ndarray | None, *, remember: bool = False) -> dict[str, Any] | None:
+    def _describe(
+        self, vector: np.ndarray | None, near: "_Near | None", *, remember: bool = False
+    ) -> dict[str, Any] | None:
         """What a picture seems to be: the category that its neighbours vote for, and whether it belongs here at all."""
-        if vector is None or self.release.index is None or self.release.manifest.index is None:
+        if vector is None or near is None or self.release.manifest.index is None:
             return None
-        rows, cosines = self.release.index.search(vector[None], k=VOTERS)
         votes: dict[str, float] = {}
         total = 0.0
-        for row, cosine in zip(rows[0], cosines[0], strict=True):
-            if row < 0:
-                continue
-            weight = max(float(cosine), 0.0)
+        for row, cosine in zip(near.rows[:VOTERS].tolist(), near.cosines[:VOTERS].tolist(), strict=True):
+            weight = max(cosine, 0.0)
             total += weight
-            for category in self.release.items.categories(int(row))[:1]:
-                votes[category] = votes.get(category, 0.0) + weight
+            category = self.release.items.describe(row)["category"]
+            for name in [category] if isinstance(category, str) else (category or ())[:1]:
+                votes[name] = votes.get(name, 0.0) + weight
         threshold = self.release.manifest.index["in_catalogue_at"]
         first = max(votes, key=lambda name: (votes[name], name)) if votes else None
         described: dict[str, Any] = {
             "category": first,
             "confidence": votes[first] / total if first is not None and total else 0.0,
-            "in_catalogue": bool(np.nanmax(cosines[0]) >= threshold),
+            "in_catalogue": bool(near.cosines.max(initial=-1) >= threshold),
         }
         if remember:  # the photo itself is not kept: who sends this event along next time is known by its vector
             described["event"] = {"event": "view", "vector": [round(float(part), 4) for part in vector]}
