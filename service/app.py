@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
@@ -21,13 +22,14 @@ from service.encoder import Chosen, available_cpus, candidates, choose
 from service.errors import BadQuery, Busy
 from service.metrics import Metrics
 from service.pipeline import Recommender
+from service.posts import PostLayer, Respond
 from service.problems import ProblemLayer, problem_of
 from service.queries import Query, SimilarQuery
 from service.ranker import DEFAULT_USER_KEY
 from service.release import Release
 from service.routes import create_app
 from service.settings import Settings
-from service.wire import EmbedBody, EmbeddingOut, RecommendationOut, RecommendBody, SimilarBody, to_json
+from service.wire import Body, EmbedBody, EmbeddingOut, RecommendationOut, RecommendBody, SimilarBody, to_json
 
 Gone = Callable[[], Awaitable[Any]] | None
 Work = Callable[[Sequence[Any]], list[tuple[str, bytes]]]  # queries -> the tier and the body of each answer
@@ -121,20 +123,20 @@ class Vitrine:
     @bentoml.api(route="/recommend", input_spec=RecommendBody, output_spec=RecommendationOut)
     async def recommend(self, asked: Query | BadQuery, gone: Gone = None, **documented: Any) -> Response:
         """Items for a shopper, a photo, or both; each with the terms of its score and the reasons."""
-        return await _respond("/recommend", asked, _recommend, gone)
+        return await POSTS["/recommend"][1](asked, gone)
 
     @bentoml.api(route="/similar", input_spec=SimilarBody, output_spec=RecommendationOut)
     async def similar(self, asked: SimilarQuery | BadQuery, gone: Gone = None, **documented: Any) -> Response:
         """Items that look like a photo, or like an item."""
-        return await _respond("/similar", asked, _similar, gone)
+        return await POSTS["/similar"][1](asked, gone)
 
     @bentoml.api(route="/embed", input_spec=EmbedBody, output_spec=EmbeddingOut)
     async def embed(self, asked: Query | BadQuery, gone: Gone = None, **documented: Any) -> Response:
         """The unit vector of a photo."""
-        return await _respond("/embed", asked, _embed, gone)
+        return await POSTS["/embed"][1](asked, gone)
 
 
-async def _respond(route: str, asked: Any, work: Work, gone: Gone) -> Response:
+async def _respond(route: str, work: Work, asked: Any, gone: Gone) -> Response:
     """Do the work off the event loop; count it; turn what is wrong with the query, or too much, into a problem."""
     began = time.perf_counter()
     tier = ""
@@ -171,8 +173,15 @@ def _embed(queries: Sequence[Query]) -> list[tuple[str, bytes]]:
     ]
 
 
+POSTS: dict[str, tuple[type[Body[Any]], Respond]] = {
+    "/recommend": (RecommendBody, partial(_respond, "/recommend", _recommend)),
+    "/similar": (SimilarBody, partial(_respond, "/similar", _similar)),
+    "/embed": (EmbedBody, partial(_respond, "/embed", _embed)),
+}
+
 _service: Any = Vitrine  # the decorator made a bentoml.Service of the class
 _service.add_asgi_middleware(ProblemLayer, max_body_bytes=settings.max_body_bytes)
+_service.add_asgi_middleware(PostLayer, posts=POSTS)
 _service.mount_asgi_app(
     create_app(lambda: running().recommender, metrics, lambda: _service.openapi_spec.asdict()), path="/"
 )

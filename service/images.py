@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -16,6 +17,8 @@ Box = tuple[float, float, float, float]
 
 # Our own limit is checked on the header, before anything is decoded; Pillow's would only warn.
 Image.MAX_IMAGE_PIXELS = None
+# Requests run side by side, a core each.
+cv2.setNumThreads(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class Preprocessing:
 
     shorter_side: int = 256
     crop: int = 224
-    resample: str = "bilinear"
+    resample: str = "area, bilinear"  # where it shrinks, where it enlarges
 
 
 PREPROCESSING = Preprocessing()
@@ -151,10 +154,12 @@ def _cut(image: Image.Image, box: Box | None, preprocessing: Preprocessing) -> n
     left, right = left * image.width, right * image.width
     top, bottom = top * image.height, bottom * image.height
     # Scaling the shorter side to 256 and taking the centre 224 is one resize of the centre 224/256 of it.
-    side = min(right - left, bottom - top) * preprocessing.crop / preprocessing.shorter_side
-    x, y = (left + right - side) / 2, (top + bottom - side) / 2
-    size = (preprocessing.crop, preprocessing.crop)
-    centre = image.resize(
-        size, Image.Resampling[preprocessing.resample.upper()], box=(x, y, x + side, y + side), reducing_gap=2.0
-    )
-    return np.asarray(centre)
+    side = max(1, round(min(right - left, bottom - top) * preprocessing.crop / preprocessing.shorter_side))
+    x = min(round((left + right - side) / 2), image.width - side)
+    y = min(round((top + bottom - side) / 2), image.height - side)
+    square = (x, y, x + side, y + side)
+    # Pillow shrinks by whole numbers before anything is copied; OpenCV does the rest in a tenth of Pillow's time
+    shrink = side // (2 * preprocessing.crop)
+    pixels = np.asarray(image.reduce(shrink, square) if shrink > 1 else image.crop(square))
+    how = cv2.INTER_AREA if len(pixels) > preprocessing.crop else cv2.INTER_LINEAR
+    return cv2.resize(pixels, (preprocessing.crop, preprocessing.crop), interpolation=how)

@@ -26,7 +26,7 @@ ABSENT: Any = None
 Asked = TypeVar("Asked")
 
 
-class _Body(bentoml.IODescriptor, Generic[Asked]):
+class Body(bentoml.IODescriptor, Generic[Asked]):
     """A request body. The declared fields are its documentation; `asked` is what came of parsing it,
     or why that failed: BentoML would turn an error raised while it parses into a 500."""
 
@@ -35,7 +35,8 @@ class _Body(bentoml.IODescriptor, Generic[Asked]):
     gone: SkipJsonSchema[Any] = None  # to be awaited: ends when the caller has gone
 
     @classmethod
-    async def from_http_request(cls, request: Request, serde: Any) -> "_Body[Asked]":
+    async def from_http_request(cls, request: Request, serde: Any = None) -> "Body[Asked]":
+        """Read a request: its fields, its picture, and how to tell that the caller has gone."""
         try:
             values, image = await read_body(request)
             return cls.model_construct(asked=cls.parser(values, image=image), gone=request.receive)
@@ -52,7 +53,7 @@ class EventIn(BaseModel):
     timestamp: float | None = Field(None, description="seconds since 1970")
 
 
-class RecommendBody(_Body[Query]):
+class RecommendBody(Body[Query]):
     """What to recommend for: a picture, a shopper, events, any of them or none."""
 
     parser = staticmethod(parse_query)
@@ -67,7 +68,7 @@ class RecommendBody(_Body[Query]):
     remember: bool = Field(False, description="give the photo's vector back as an event that may be sent along later")
 
 
-class SimilarBody(_Body[SimilarQuery]):
+class SimilarBody(Body[SimilarQuery]):
     """What to look like: a picture or an item."""
 
     parser = staticmethod(parse_similar)
@@ -86,7 +87,7 @@ def _parse_embed(values: Mapping[str, Any], *, image: bytes | None) -> Query:
     return parse_query(values, image=image)
 
 
-class EmbedBody(_Body[Query]):
+class EmbedBody(Body[Query]):
     """What to embed."""
 
     parser = staticmethod(_parse_embed)
