@@ -64,8 +64,8 @@ def start(settings: Settings, metrics: Metrics) -> Running:
     Raises ReleaseError, EncoderUnavailable."""
     began = time.perf_counter()
     release = Release.open(settings.release)
-    lanes = settings.threads or available_cpus()
-    chosen = _choose_encoder(release, settings, lanes) if release.encoders else None
+    cpus = settings.threads or available_cpus()
+    chosen = _choose_encoder(release, settings, cpus) if release.encoders else None
     recommender = Recommender(
         release, encoder=chosen.encoder if chosen else None, precision=chosen.candidate.precision if chosen else "fp32",
         user_key=settings.user_key, max_pixels=settings.max_pixels, observe=metrics.observe_stage,
@@ -74,7 +74,8 @@ def start(settings: Settings, metrics: Metrics) -> Running:
         logger.warning("user ids are hashed with the public default key; set VITRINE_USER_KEY in production")
     recommender.prove()
     batcher = MicroBatcher(
-        lanes=lanes,
+        # one more than there are cores: while a lane waits for the interpreter's lock, another uses its core
+        lanes=cpus + 1,
         largest_batch=chosen.encoder.largest_batch if chosen else 1,
         bound=settings.max_waiting,
         observe=metrics.observe_batch,
@@ -87,11 +88,11 @@ def start(settings: Settings, metrics: Metrics) -> Running:
     return Running(recommender, batcher, chosen)
 
 
-def _choose_encoder(release: Release, settings: Settings, lanes: int) -> Chosen:
+def _choose_encoder(release: Release, settings: Settings, cpus: int) -> Chosen:
     golden = [release.path / "golden" / case.picture for case in release.golden.cases if case.picture]
     found = candidates(release.encoders, engine=settings.encoder, precision=settings.precision)
     pixels = images.decode_all(path.read_bytes() for path in golden)
-    chosen = choose(found, pixels, release.golden.vectors, threads=lanes, lanes=lanes)
+    chosen = choose(found, pixels, release.golden.vectors, threads=cpus, lanes=cpus)
     metrics.encoder.labels(chosen.candidate.engine, chosen.candidate.precision).set(1)
     logger.info("encoder: %s, the fastest of %s", chosen.candidate, dict(chosen.tried))
     return chosen

@@ -163,9 +163,7 @@ def best(scores: np.ndarray, k: int) -> np.ndarray:
     return order
 
 
-def because(
-    sources: Sources, rows: Sequence[np.ndarray], shoppers: Sequence[Shopper | None]
-) -> list[list[list[int]]]:
+def because(sources: Sources, rows: Sequence[np.ndarray], shoppers: Sequence[Shopper | None]) -> list[list[list[int]]]:
     """For each query, and each of its rows, the rows of the shopper's past items nearest to it, by picture, else by
     factors; nearest first."""
     pasts = [_NOTHING if shopper is None else shopper.history[-RECENT:] for shopper in shoppers]

@@ -117,13 +117,13 @@ def make_int8(
     calibration: (n, 224, 224, 3) uint8, pictures of the catalogue; the judge's are others.
     Raises ReleaseMismatch, with the figures of the best try, where no try agrees with the parent."""
     with tempfile.TemporaryDirectory() as folder:
-        quantiser = _Quantiser(parent, Path(folder), calibration)
+        quantiser = Quantiser(parent, Path(folder), calibration)
         model, facts = _search(quantiser, judge, least_overlap)
     _save(model, path, parent, {"precision": "int8", **facts})
     return facts
 
 
-def _search(quantiser: "_Quantiser", judge: Judge, least_overlap: float) -> tuple[onnx.ModelProto, dict[str, Any]]:
+def _search(quantiser: "Quantiser", judge: Judge, least_overlap: float) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The best way to take the ranges, then as few layers in float as it takes."""
     by_method = {name: judge.judge(quantiser.encoder(name, [])) for name in METHODS}
     method = max(by_method, key=lambda name: (by_method[name].overlap_mean, by_method[name].cosine_median))
@@ -151,7 +151,7 @@ def refusal(precision: str, figures: str, least_overlap: float) -> ReleaseMismat
     )
 
 
-class _Quantiser:
+class Quantiser:
     """One network, its calibration, and the layers of it that are quantised."""
 
     def __init__(self, parent: Path, folder: Path, calibration: np.ndarray) -> None:
