@@ -10,7 +10,7 @@ export BENTOML_DO_NOT_TRACK := True
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check test-slow bench lock clean
+.PHONY: help install serve test check test-slow bench bench-large lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,9 +49,23 @@ test: check ## the checks, then the tests
 test-slow: install ## end to end: train, serve, attack, benchmark nothing
 	$(BIN)/pytest -m slow
 
-bench: install releases/1/manifest.json ## measure the request path and the scoring
+bench: .venv/peers releases/1/manifest.json ## measure beside the peers on the demo (half an hour); tables and plots in benchmarks/results/
+	$(BIN)/python benchmarks/encoder.py --pictures demo/images
 	$(BIN)/python benchmarks/request.py releases/1
 	$(BIN)/python benchmarks/scoring.py releases/1
+	$(BIN)/python benchmarks/serving.py releases/1 --pictures demo/images --open-loop --overload
+	$(BIN)/python benchmarks/ann.py --items 100000 --work benchmarks/work
+	$(BIN)/python benchmarks/growth.py --work benchmarks/work --sizes 10000 100000
+	$(BIN)/python benchmarks/factorize.py demo
+	$(BIN)/python benchmarks/ranking.py demo --trials 3
+
+bench-large: .venv/peers ## the index at a million items beside the peers, and at three (an hour and more, 16 GiB)
+	$(BIN)/python benchmarks/ann.py --items 1000000 --work benchmarks/work
+	$(BIN)/python benchmarks/growth.py --work benchmarks/work
+
+.venv/peers: benchmarks/requirements.txt | install
+	$(BIN)/python -m pip install --quiet -r $<
+	touch $@
 
 lock: ## write the requirements files anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet pip-tools
