@@ -148,8 +148,7 @@ async def _respond(route: str, work: Work, asked: Any, gone: Gone) -> Response:
         response = Response(body, media_type="application/json")
     except (BadQuery, Busy) as error:
         response = problem_of(error)
-    metrics.requests.labels(route, str(response.status_code), tier).inc()
-    metrics.seconds.labels(route).observe(time.perf_counter() - began)
+    metrics.observe_answer(route, response.status_code, tier, time.perf_counter() - began)
     return response
 
 

@@ -1,6 +1,7 @@
 """What Prometheus reads. Labels are bounded: routes and tiers are known names, never what a client sent."""
 
 import os
+from functools import cache
 
 # BentoML sets it for services of several processes; their values lie in files, and each costs three times as much
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
@@ -38,6 +39,10 @@ class Metrics:
             "vitrine_encoder", "The engine and precision in use", ["engine", "precision"], registry=self.registry
         )
         self.release = Gauge("vitrine_release", "The release that answers", ["release"], registry=self.registry)
+        # finding the counter of some labels costs more than counting
+        self._of_stage = cache(self.stage_seconds.labels)
+        self._of_answer = cache(self.requests.labels)
+        self._of_route = cache(self.seconds.labels)
 
     def observe_batch(self, what: str, value: float) -> None:
         """For `MicroBatcher(observe=...)`."""
@@ -45,4 +50,9 @@ class Metrics:
 
     def observe_stage(self, stage: str, seconds: float) -> None:
         """For `Recommender(observe=...)`."""
-        self.stage_seconds.labels(stage).observe(seconds)
+        self._of_stage(stage).observe(seconds)
+
+    def observe_answer(self, route: str, status: int, tier: str, seconds: float) -> None:
+        """Count one answer of a route."""
+        self._of_answer(route, str(status), tier).inc()
+        self._of_route(route).observe(seconds)
