@@ -1,7 +1,7 @@
 """A short way to the POST routes, past BentoML's dispatch: the same body is read and the same work done.
 
 BentoML's own way copies the body into a model and out of it, and looks its settings up to add headers to each answer:
-a third of a millisecond, a fifth of all that the service spends beside the encoder. It stays what documents the routes
+a third of a millisecond, an eighth of what a request costs beside the encoder. It stays what documents the routes
 and what BentoML's clients know.
 """
 
