@@ -42,11 +42,12 @@ class MicroBatcher:
     ) -> None:  # fmt: skip
         """lanes: batches under way at once; bound: requests that may wait beside them;
         observe: called with `batch` and its size, and with `wait` and the seconds that its first request waited."""
-        self._lanes, self._largest_batch, self._bound = lanes, largest_batch, bound
+        self._largest_batch, self._bound = largest_batch, bound
         self._observe = observe
         self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._idle = 0  # lanes that wait for work
         self._threads = [threading.Thread(target=self._run, name=f"lane-{n}", daemon=True) for n in range(lanes)]
         for thread in self._threads:
             thread.start()
@@ -113,7 +114,8 @@ class MicroBatcher:
             _tell(_answers(batch))
 
     def _take(self) -> list[_Waiting]:
-        """The next batch, at most this lane's share of what waits; waits for one. Empty at the end."""
+        """The next batch, at most this lane's share of what waits, among the lanes that are free; waits for one.
+        Empty at the end."""
         with self._changed:
             while True:
                 # who has gone, or was told that it is too late, needs no answer
@@ -123,10 +125,12 @@ class MicroBatcher:
                     return []
                 if self._waiting:
                     return self._share()
+                self._idle += 1
                 self._changed.wait()
+                self._idle -= 1
 
     def _share(self) -> list[_Waiting]:
-        most = min(self._largest_batch, math.ceil(len(self._waiting) / self._lanes))
+        most = min(self._largest_batch, math.ceil(len(self._waiting) / (1 + self._idle)))
         batch = [self._waiting.popleft()]
         while self._waiting and len(batch) < most and self._waiting[0].work is batch[0].work:
             request = self._waiting.popleft()

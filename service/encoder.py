@@ -24,7 +24,7 @@ class Encoder(Protocol):
     """The CNN of one release. Safe to call from several threads."""
 
     dim: int
-    largest_batch: int  # that makes it faster; 1 where batches do not
+    largest_batch: int  # that makes it faster
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """pixels: (n, 224, 224, 3) uint8 -> (n, dim) float32, unit length."""
