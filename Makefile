@@ -54,14 +54,14 @@ bench: .venv/peers releases/1/manifest.json ## measure beside the peers on the d
 	$(BIN)/python benchmarks/request.py releases/1
 	$(BIN)/python benchmarks/scoring.py releases/1
 	$(BIN)/python benchmarks/serving.py releases/1 --pictures demo/images --open-loop --overload
-	$(BIN)/python benchmarks/ann.py --items 100000 --work benchmarks/work
-	$(BIN)/python benchmarks/growth.py --work benchmarks/work --sizes 10000 100000
+	$(BIN)/python benchmarks/ann.py --items 100000 --work benchmarks/indexes
+	$(BIN)/python benchmarks/growth.py --work benchmarks/indexes --sizes 10000 100000
 	$(BIN)/python benchmarks/factorize.py demo
 	$(BIN)/python benchmarks/ranking.py demo --trials 3
 
 bench-large: .venv/peers ## the index at a million items beside the peers, and at three (an hour and more, 16 GiB)
-	$(BIN)/python benchmarks/ann.py --items 1000000 --work benchmarks/work
-	$(BIN)/python benchmarks/growth.py --work benchmarks/work
+	$(BIN)/python benchmarks/ann.py --items 1000000 --work benchmarks/indexes
+	$(BIN)/python benchmarks/growth.py --work benchmarks/indexes
 
 .venv/peers: benchmarks/requirements.txt | install
 	$(BIN)/python -m pip install --quiet -r $<
