@@ -28,6 +28,7 @@ FADED = 0.8 ** np.arange(LAST - 1, -1, -1, dtype=np.float32)  # their weights, t
 REASONS = 2  # past items named as reasons for a recommended one
 PRICE = "price"
 TOGETHER = 128  # queries whose candidates are gathered once
+ALONE = 16  # queries up to which each is computed by itself, as many as the service ever has at once
 _NOTHING = np.empty(0, np.int64)
 
 
@@ -56,8 +57,10 @@ def term_values(
     """For each query its candidates (n,), the vector of its picture, its shopper -> name: (n,) float32, only the terms
     that the sources and the query allow."""
     values: list[dict[str, np.ndarray]] = []
-    for start in range(0, len(rows), TOGETHER):
-        part = slice(start, start + TOGETHER)
+    # the last bits of a product depend on what else is in it, and those of an answer should not on who else asks
+    together = 1 if len(rows) <= ALONE else TOGETHER
+    for start in range(0, len(rows), together):
+        part = slice(start, start + together)
         values += _values_together(sources, rows[part], vectors[part], shoppers[part])
     return values
 
