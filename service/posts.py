@@ -30,6 +30,8 @@ class PostLayer:
             await self.app(scope, receive, send)
             return
         body, respond = post
-        sent = await body.from_http_request(Request(scope, receive))
+        request = Request(scope, receive)
+        sent = await body.from_http_request(request)
+        await request.close()  # a large upload lies in a file until then
         response = await respond(sent.asked, sent.gone)
         await response(scope, receive, send)
