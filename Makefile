@@ -28,7 +28,7 @@ demo/items.csv: | install
 	$(BIN)/vitrine demo-data demo
 
 releases/1/manifest.json: | install demo/items.csv
-	$(BIN)/vitrine train demo --releases releases --backbone convnet --weights none --epochs 30 --image-size 224 --learning-rate 0.003
+	$(BIN)/vitrine train demo --releases releases --backbone convnet --weights none --epochs 30 --image-size 224 --learning-rate 0.003 --precision int8
 
 serve: install releases/1/manifest.json ## train the demo release if there is none, and serve it
 	@echo "serving on http://127.0.0.1:$(PORT); in another terminal: make ask"
