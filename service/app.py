@@ -1,4 +1,4 @@
-"""The deployable: one BentoML service that chains encoder, index and ranker in one process."""
+"""The deployable: one BentoML service that chains encoder, index and ranker in one process, over HTTP and gRPC."""
 
 import logging
 import os
@@ -14,12 +14,18 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import bentoml
+import numpy as np
 from starlette.responses import Response
 
 from service import images
 from service.batcher import MicroBatcher
-from service.encoder import Chosen, available_cpus, candidates, choose
-from service.errors import BadQuery, Busy
+from service.encoder import TRITON, Candidate, Encoder, available_cpus, candidates, choose
+from service.errors import BadQuery, Busy, EncoderUnavailable
+from service.inference import Inference
+from service.inference_grpc import GrpcFront
+from service.inference_models import models
+from service.inference_rest import REFUSAL, routes
+from service.keys import KeyLayer
 from service.metrics import Metrics
 from service.pipeline import Recommender
 from service.posts import PostLayer, Respond
@@ -29,10 +35,14 @@ from service.ranker import DEFAULT_USER_KEY
 from service.release import Release
 from service.routes import create_app
 from service.settings import Settings
+from service.triton import LANES, Address, Fallback, Triton
+from service.triton_server import TritonServer
 from service.wire import Body, EmbedBody, EmbeddingOut, RecommendationOut, RecommendBody, SimilarBody, to_json
 
 Gone = Callable[[], Awaitable[Any]] | None
 Work = Callable[[Sequence[Any]], list[tuple[str, bytes]]]  # queries -> the tier and the body of each answer
+
+FIRST_LOOK = 2.0  # seconds that a start waits for Triton where it need not be there
 
 logger = logging.getLogger("vitrine")
 logger.setLevel(logging.INFO)
@@ -42,11 +52,22 @@ metrics = Metrics()
 
 @dataclass(slots=True)
 class Running:
-    """What the routes answer from, once the service has started."""
+    """What the routes answer from, once the service has started, and what must be ended with it."""
 
     recommender: Recommender
     batcher: MicroBatcher
-    chosen: Chosen | None  # None for a catalogue without pictures
+    inference: Inference
+    ending: list[Callable[[], None]]
+    grpc: GrpcFront | None = None  # once it listens
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The encoder as it will serve. lanes: calls that it may have at once."""
+
+    encoder: Encoder
+    precision: str
+    lanes: int
 
 
 started: list[Running] = []
@@ -65,9 +86,12 @@ def start(settings: Settings, metrics: Metrics) -> Running:
     began = time.perf_counter()
     release = Release.open(settings.release)
     cpus = settings.threads or available_cpus()
-    chosen = _choose_encoder(release, settings, cpus) if release.encoders else None
+    ending: list[Callable[[], None]] = []
+    opened = None
+    if release.encoders:
+        opened = (_in_triton if settings.encoder == TRITON else _in_process)(release, settings, cpus, ending)
     recommender = Recommender(
-        release, encoder=chosen.encoder if chosen else None, precision=chosen.candidate.precision if chosen else "fp32",
+        release, encoder=opened.encoder if opened else None, precision=opened.precision if opened else "fp32",
         user_key=settings.user_key, max_pixels=settings.max_pixels, observe=metrics.observe_stage,
     )  # fmt: skip
     if release.ranker is not None and settings.user_key == DEFAULT_USER_KEY:
@@ -75,27 +99,69 @@ def start(settings: Settings, metrics: Metrics) -> Running:
     recommender.prove()
     batcher = MicroBatcher(
         # one more than there are cores: while a lane waits for the interpreter's lock, another uses its core
-        lanes=cpus + 1,
-        largest_batch=chosen.encoder.largest_batch if chosen else 1,
+        lanes=opened.lanes if opened else cpus + 1,
+        largest_batch=opened.encoder.largest_batch if opened else 1,
         bound=settings.max_waiting,
         observe=metrics.observe_batch,
     )
     metrics.release.labels(release.number).set(1)
     metrics.waiting.set_function(lambda: batcher.waiting)
+    inference = Inference(models(recommender, batcher), release.number, metrics.observe_inference)
     logger.info(
         "release %s: %d items, ready in %.2f s", release.number, len(release.items), time.perf_counter() - began
     )
-    return Running(recommender, batcher, chosen)
+    return Running(recommender, batcher, inference, [batcher.close, *ending])
 
 
-def _choose_encoder(release: Release, settings: Settings, cpus: int) -> Chosen:
-    golden = [release.path / "golden" / case.picture for case in release.golden.cases if case.picture]
+def _in_process(release: Release, settings: Settings, cpus: int, ending: list[Callable[[], None]]) -> Opened:
+    """The engine and precision that are the fastest here."""
     found = candidates(release.encoders, engine=settings.encoder, precision=settings.precision)
-    pixels = images.decode_all(path.read_bytes() for path in golden)
-    chosen = choose(found, pixels, release.golden.vectors, threads=cpus, lanes=cpus)
+    chosen = choose(found, _golden(release), release.golden.vectors, threads=cpus, lanes=cpus)
     metrics.encoder.labels(chosen.candidate.engine, chosen.candidate.precision).set(1)
     logger.info("encoder: %s, the fastest of %s", chosen.candidate, dict(chosen.tried))
-    return chosen
+    return Opened(chosen.encoder, chosen.candidate.precision, cpus + 1)
+
+
+def _in_triton(release: Release, settings: Settings, cpus: int, ending: list[Callable[[], None]]) -> Opened:
+    """A Triton server, beside the service or started by it; with the release's own encoder behind it if allowed."""
+    if settings.triton_server is not None:
+        server = TritonServer(
+            settings.triton_server, settings.model_repository, url=settings.triton_url,
+            observe=metrics.triton_starts.inc,
+        )  # fmt: skip
+        ending.append(server.close)
+    address = Address(settings.triton_url, settings.triton_model, release.number, settings.triton_timeout)
+    triton = Triton(address, _golden(release), release.golden.vectors["fp32"], observe=metrics.triton_there.set)
+    ending.insert(0, triton.close)
+    metrics.encoder.labels(TRITON, "fp32").set(1)
+    if not settings.triton_fallback:
+        if not triton.wait(settings.triton_wait):
+            for end in ending:
+                end()
+            raise EncoderUnavailable(
+                f"Triton at {settings.triton_url} did not serve {settings.triton_model} version {release.number} "
+                f"within {settings.triton_wait:g} s ({triton.away}); install the release with vitrine train --only "
+                "export --model-repository, or set VITRINE_TRITON_FALLBACK=true"
+            )
+        return Opened(triton, "fp32", LANES)
+    own = Candidate("onnxruntime", "fp32", release.encoders["fp32"]).open(threads=cpus, lanes=cpus)
+    triton.wait(min(settings.triton_wait, FIRST_LOOK))
+    return Opened(Fallback(triton, own, observe=metrics.triton_fallbacks.inc), "fp32", LANES)
+
+
+def _golden(release: Release) -> np.ndarray:
+    """Pixels of the golden pictures."""
+    golden = [release.path / "golden" / case.picture for case in release.golden.cases if case.picture]
+    return images.decode_all(path.read_bytes() for path in golden)
+
+
+def _tls(settings: Settings) -> dict[str, Any]:
+    """What BentoML needs to serve HTTP over TLS."""
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise EncoderUnavailable("VITRINE_TLS_CERTIFICATE and VITRINE_TLS_KEY go together: set both, or none")
+    if settings.tls_certificate is None:
+        return {"enabled": False}
+    return {"enabled": True, "certfile": str(settings.tls_certificate), "keyfile": str(settings.tls_key)}
 
 
 @bentoml.service(
@@ -106,6 +172,7 @@ def _choose_encoder(release: Release, settings: Settings, cpus: int) -> Chosen:
     tracing={"excluded_urls": ".*"},  # BentoML records spans that nobody reads, a third of its time
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},  # BentoML labels its metrics with raw URLs; ours are at /metrics
+    ssl=_tls(settings),
 )
 class Vitrine:
     """Visual recommendation: a photo, a shopper, or both -> items of the catalogue, ranked, with reasons."""
@@ -116,10 +183,26 @@ class Vitrine:
     async def __is_ready__(self) -> bool:
         return bool(started)
 
+    @bentoml.on_startup
+    async def listen(self) -> None:
+        """gRPC has a port of its own."""
+        if settings.grpc_port:
+            front = GrpcFront(
+                running().inference, seconds=settings.deadline, max_message_bytes=settings.max_body_bytes,
+                api_key=settings.api_key,
+            )  # fmt: skip
+            await front.start(
+                settings.grpc_host, settings.grpc_port, certificate=settings.tls_certificate, key=settings.tls_key
+            )
+            running().grpc = front
+
     @bentoml.on_shutdown
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Finish what is under way."""
-        running().batcher.close()
+        if (front := running().grpc) is not None:
+            await front.stop(seconds=settings.deadline)
+        for end in running().ending:
+            end()
 
     @bentoml.api(route="/recommend", input_spec=RecommendBody, output_spec=RecommendationOut)
     async def recommend(self, asked: Query | BadQuery, gone: Gone = None, **documented: Any) -> Response:
@@ -166,9 +249,15 @@ def _embed(queries: Sequence[Query]) -> list[tuple[str, bytes]]:
     pictures = [query.image or b"" for query in queries]
     vectors = recommender.embed(pictures, boxes=[query.box for query in queries])
     assert encoder is not None, "without an encoder, embed raises"
+    degraded = recommender.degraded()
     number, fingerprint = recommender.release.number, encoder["fingerprint"]
     return [
-        ("", EmbeddingOut(release=number, fingerprint=fingerprint, embedding=vector).model_dump_json().encode())
+        (
+            "",
+            EmbeddingOut(release=number, fingerprint=fingerprint, embedding=vector, degraded=degraded)
+            .model_dump_json()
+            .encode(),
+        )
         for vector in vectors.tolist()
     ]
 
@@ -180,8 +269,13 @@ POSTS: dict[str, tuple[type[Body[Any]], Respond]] = {
 }
 
 _service: Any = Vitrine  # the decorator made a bentoml.Service of the class
-_service.add_asgi_middleware(ProblemLayer, max_body_bytes=settings.max_body_bytes)
+_service.add_asgi_middleware(ProblemLayer, max_body_bytes=settings.max_body_bytes, refusals=(REFUSAL,))
+_service.add_asgi_middleware(KeyLayer, key=settings.api_key, refusals=(REFUSAL,))
 _service.add_asgi_middleware(PostLayer, posts=POSTS)
+_inference_routes = routes(
+    lambda: running().inference, seconds=settings.deadline, max_body_bytes=settings.max_body_bytes
+)
 _service.mount_asgi_app(
-    create_app(lambda: running().recommender, metrics, lambda: _service.openapi_spec.asdict()), path="/"
+    create_app(lambda: running().recommender, metrics, lambda: _service.openapi_spec.asdict(), also=_inference_routes),
+    path="/",
 )

@@ -31,6 +31,7 @@ class _Waiting:
     asked: Any
     answer: "asyncio.Future[Any]"
     since: float
+    waited: Callable[[float], None]
 
 
 class MicroBatcher:
@@ -59,17 +60,18 @@ class MicroBatcher:
 
     async def submit(
         self, work: Callable[[Sequence[Asked]], Sequence[Answer]], asked: Asked, *, seconds: float,
-        gone: Callable[[], Awaitable[Any]] | None = None,
+        gone: Callable[[], Awaitable[Any]] | None = None, waited: Callable[[float], None] = lambda seconds: None,
     ) -> Answer:  # fmt: skip
         """Have `work` done on a batch that holds `asked`; returns its answer.
 
         work: answers in the order of its batch; the same object for requests that may share one. It runs in a lane, and
         again on each request alone where the batch raises, so that an error reaches only who caused it.
         gone: ends when the caller has gone. A request that is cancelled, or whose caller goes, before a lane took it
-        is dropped. Raises Overloaded where too many wait, DeadlineMissed where no answer came within `seconds`,
+        is dropped. waited: told, in the lane, for how many seconds the request waited.
+        Raises Overloaded where too many wait, DeadlineMissed where no answer came within `seconds`,
         CallerGone, and what `work` raises."""
         loop = asyncio.get_running_loop()
-        request = _Waiting(work, asked, loop.create_future(), time.monotonic())
+        request = _Waiting(work, asked, loop.create_future(), time.monotonic(), waited)
         with self._changed:
             if len(self._waiting) >= self._bound:
                 raise Overloaded(f"{len(self._waiting)} requests are waiting, and no more may; send it again later")
@@ -109,8 +111,11 @@ class MicroBatcher:
         # that does not need the lock.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BEHIND)
         while batch := self._take():
+            now = time.monotonic()
             self._observe("batch", len(batch))
-            self._observe("wait", time.monotonic() - batch[0].since)
+            self._observe("wait", now - batch[0].since)
+            for request in batch:
+                request.waited(now - request.since)
             _tell(_answers(batch))
 
     def _take(self) -> list[_Waiting]:

@@ -13,7 +13,8 @@ from service.engines import ENGINES, installed
 from service.errors import EncoderUnavailable
 
 AUTO = "auto"
-CHOICES = (AUTO, *ENGINES)
+TRITON = "triton"
+CHOICES = (AUTO, *ENGINES, TRITON)
 PRECISIONS = ("fp32", "int8", "fp16")
 MEASURED_SECONDS = 0.15  # for each candidate
 # cosine with the golden vectors of the precision; engines round int8 differently
@@ -25,6 +26,10 @@ class Encoder(Protocol):
 
     dim: int
     largest_batch: int  # that makes it faster
+
+    @property
+    def degraded(self) -> str:
+        """Why this thread's last call was answered otherwise than it should be; empty where it was not."""
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """pixels: (n, 224, 224, 3) uint8 -> (n, dim) float32, unit length."""
@@ -61,7 +66,7 @@ def candidates(files: Mapping[str, Path], *, engine: str = AUTO, precision: str 
     precisions = list(files) if precision == AUTO else [precision]
     if engine not in CHOICES or engine not in (AUTO, *installed()):
         raise EncoderUnavailable(
-            f"VITRINE_ENCODER={engine}: expected {', '.join((AUTO, *installed()))}, which are installed here"
+            f"VITRINE_ENCODER={engine}: expected {', '.join((AUTO, *installed(), TRITON))}"
         )
     if precision not in (AUTO, *files):
         raise EncoderUnavailable(

@@ -28,6 +28,8 @@ PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecution
 class OnnxRuntime:
     """onnxruntime with the first of its providers that works here: TensorRT, CUDA, the CPU."""
 
+    degraded = ""
+
     def __init__(self, path: Path, *, threads: int, lanes: int = 1) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = max(1, threads // lanes)
@@ -50,6 +52,8 @@ class OnnxRuntime:
 
 class OpenVino:
     """OpenVINO on the CPU; it has the faster kernels for int8."""
+
+    degraded = ""
 
     def __init__(self, path: Path, *, threads: int, lanes: int = 1) -> None:
         import openvino

@@ -10,6 +10,7 @@
     |- Busy                  nothing is wrong with the question; ask again later
     |  |- Overloaded         more requests wait than may
     |  |- DeadlineMissed     the answer would come too late
+    |  |- EncoderAway        the server that the encoder runs in is away
     |  `- CallerGone         nobody waits for the answer any more
     |- EncoderUnavailable    the engine or precision that was asked for cannot serve this release here
     |- ReleaseError          a release that must not be served
@@ -78,6 +79,10 @@ class Overloaded(Busy):
 
 class DeadlineMissed(Busy):
     """The answer would come too late."""
+
+
+class EncoderAway(Busy):
+    """The server that the encoder runs in cannot be reached, or is not the one that it should be."""
 
 
 class CallerGone(Busy):

@@ -38,11 +38,30 @@ class Metrics:
         self.encoder = Gauge(
             "vitrine_encoder", "The engine and precision in use", ["engine", "precision"], registry=self.registry
         )
+        self.triton_there = Gauge(
+            "vitrine_triton_there", "1 while Triton gives the release's vectors", registry=self.registry
+        )
+        self.triton_fallbacks = Counter(
+            "vitrine_triton_fallbacks", "Calls answered in this process while Triton was away", registry=self.registry
+        )
+        self.triton_starts = Counter(
+            "vitrine_triton_starts", "Starts of the Triton server in this container", registry=self.registry
+        )
         self.release = Gauge("vitrine_release", "The release that answers", ["release"], registry=self.registry)
         # finding the counter of some labels costs more than counting
         self._of_stage = cache(self.stage_seconds.labels)
         self._of_answer = cache(self.requests.labels)
         self._of_route = cache(self.seconds.labels)
+        self.inferences = Counter(
+            "vitrine_inferences", "Requests of the inference protocol, over REST and gRPC",
+            ["model", "outcome", "tier"], registry=self.registry,
+        )  # fmt: skip
+        self.inference_seconds = Histogram(
+            "vitrine_inference_seconds", "Time from parsed request to answer", ["model"],
+            buckets=STAGE_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        self._of_inference = cache(self.inferences.labels)
+        self._of_model = cache(self.inference_seconds.labels)
 
     def observe_batch(self, what: str, value: float) -> None:
         """For `MicroBatcher(observe=...)`."""
@@ -56,3 +75,8 @@ class Metrics:
         """Count one answer of a route."""
         self._of_answer(route, str(status), tier).inc()
         self._of_route(route).observe(seconds)
+
+    def observe_inference(self, model: str, outcome: str, tier: str, seconds: float) -> None:
+        """For `Inference(observe=...)`."""
+        self._of_inference(model, outcome, tier).inc()
+        self._of_model(model).observe(seconds)

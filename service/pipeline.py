@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,12 +48,14 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """An answer. `tier` names what it rests on; `query` says what the picture seems to be, where there is one."""
+    """An answer. `tier` names what it rests on; `query` says what the picture seems to be, where there is one;
+    `degraded` names the parts that were answered otherwise than they should be."""
 
     release: str
     tier: str
     items: list[Item]
     query: dict[str, Any] | None
+    degraded: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,11 @@ class Recommender:
         number = self.release.number
         return [
             Recommendation(
-                number, each.tier, items, self._describe(each.vector, worth.near, remember=each.query.remember)
+                number,
+                each.tier,
+                items,
+                self._describe(each.vector, worth.near, remember=each.query.remember),
+                self.degraded() if each.vector is not None else [],
             )
             for each, items, worth in zip(asked, ranked, found, strict=True)
         ]
@@ -158,6 +164,16 @@ class Recommender:
     def embed(self, pictures: Sequence[bytes], *, boxes: Sequence[images.Box | None] | None = None) -> np.ndarray:
         """Pictures -> (n, dim) float32 unit vectors."""
         return self._encode(pictures, boxes or [None] * len(pictures))
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """(n, 224, 224, 3) uint8 -> (n, dim) float32 unit vectors. For a release with pictures."""
+        assert self.encoder is not None, "a release without pictures has no encoder"
+        with self._timed("encode"):
+            return self.encoder.encode(pixels)
+
+    def degraded(self) -> list[str]:
+        """What is to be said of an answer whose picture this thread has just had encoded."""
+        return ["encoder"] if self.encoder is not None and self.encoder.degraded else []
 
     def score(self, user_id: str, rows: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Factor scores and final scores of items for a shopper without a photo: (n,), (n,).
@@ -231,8 +247,7 @@ class Recommender:
                 for picture, box in zip(pictures, boxes, strict=True)
             ]
             pixels = decoded[0][None] if len(decoded) == 1 else np.stack(decoded)
-        with self._timed("encode"):
-            return self.encoder.encode(pixels)
+        return self.encode(pixels)
 
     def _know(self, query: Query) -> Shopper | None:
         """What is known of the shopper: from training, from the events of the query, from both, or nothing."""
@@ -360,7 +375,8 @@ class Recommender:
             for row, cosine in zip(rows[0], cosines[0], strict=True)
             if row >= 0
         ]
-        return Recommendation(self.release.number, "visual", found, described)
+        degraded = self.degraded() if query.image is not None else []
+        return Recommendation(self.release.number, "visual", found, described, degraded)
 
     def _describe(
         self, vector: np.ndarray | None, near: "_Near | None", *, remember: bool = False

@@ -1,10 +1,13 @@
 """One thin ASGI layer around everything: bodies have a limit, and every error is application/problem+json (RFC 9457).
 
 {"type": "about:blank", "title": "Content Too Large", "status": 413, "detail": "...", "field": "image"}
+
+Below a path whose clients expect another shape of error, they get that one.
 """
 
 import json
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +19,7 @@ from service.errors import (
     Busy,
     CallerGone,
     DeadlineMissed,
+    EncoderAway,
     Malformed,
     NotFound,
     Overloaded,
@@ -36,9 +40,12 @@ STATUS = {
     BadQuery: HTTPStatus.UNPROCESSABLE_ENTITY,
     Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
     DeadlineMissed: HTTPStatus.SERVICE_UNAVAILABLE,
+    EncoderAway: HTTPStatus.SERVICE_UNAVAILABLE,
     CallerGone: HTTPStatus.REQUEST_TIMEOUT,  # nobody reads it; it stands in the metrics
 }
 PROBLEM = "application/problem+json"
+
+Refusal = tuple[str, Callable[[int, str], Response]]  # the start of a path; (status, detail) -> response
 
 
 def problem(status: int, detail: str, *, field: str | None = None) -> Response:
@@ -51,41 +58,52 @@ def problem(status: int, detail: str, *, field: str | None = None) -> Response:
     return Response(json.dumps(body), status_code=status, media_type=PROBLEM, headers=headers)
 
 
+def status_of(error: BadQuery | Busy) -> int:
+    """The HTTP status of an error of ours."""
+    return next(status for kind, status in STATUS.items() if isinstance(error, kind))
+
+
 def problem_of(error: BadQuery | Busy) -> Response:
     """The response for an error of ours."""
-    status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
-    return problem(status, str(error), field=error.field if isinstance(error, BadQuery) else None)
+    return problem(status_of(error), str(error), field=error.field if isinstance(error, BadQuery) else None)
 
 
 class ProblemLayer:
-    """ASGI middleware. Whatever the app answers with status 400 or more leaves as problem+json."""
+    """ASGI middleware. What the app answers with status 400 or more leaves as problem+json, or as a refusal has it."""
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, refusals: tuple[Refusal, ...] = ()) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
+        self.refusals = refusals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self.max_body_bytes)
+        path = scope["path"]
+        refuse = next((how for start, how in self.refusals if path == start or path.startswith(start + "/")), problem)
+        exchange = _Exchange(scope, receive, send, self.max_body_bytes, refuse)
         if (refusal := exchange.refuse_declared_length()) is not None:
             await refusal(scope, receive, send)
             return
         try:
             await self.app(scope, exchange.receive, exchange.send)
         except TooLarge as error:
-            await exchange.fail(problem_of(error))
+            await exchange.fail(refuse(status_of(error), str(error)))
         except Exception:
-            logger.exception("unexpected error on %s", scope["path"])
-            await exchange.fail(problem(500, "an unexpected error; the log has it"))
+            logger.exception("unexpected error on %s", path)
+            await exchange.fail(refuse(500, "an unexpected error; the log has it"))
 
 
 class _Exchange:
     """One request and its response, as they pass through the layer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, limit: int, refuse: Callable[[int, str], Response]
+    ) -> None:
         self._scope, self._receive, self._send, self._limit = scope, receive, send, limit
+        self._refuse = refuse
+        self._own = refuse(400, "").media_type  # of errors that leave as they are
         self._received = 0
         self._held: Message | None = None  # the start of an error response, until its body is known
         self._body = b""
@@ -95,7 +113,7 @@ class _Exchange:
         """413 where the header already says that the body is too long."""
         declared = dict(self._scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._limit:
-            return problem_of(self._too_large(int(declared)))
+            return self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(self._too_large(int(declared))))
         return None
 
     async def receive(self) -> Message:
@@ -107,7 +125,7 @@ class _Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] >= 400 and not _is_problem(message):
+        if message["type"] == "http.response.start" and message["status"] >= 400 and not self._is_own(message):
             self._held = message
             return
         if self._held is None:
@@ -118,9 +136,10 @@ class _Exchange:
         if not message.get("more_body", False):
             status = self._held["status"]
             if self._received > self._limit:
-                await self.fail(problem_of(self._too_large(self._received)))
+                too_large = str(self._too_large(self._received))
+                await self.fail(self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_large))
             else:
-                await self.fail(problem(status, _detail(self._body, status, self._scope)))
+                await self.fail(self._refuse(status, _detail(self._body, status, self._scope)))
 
     async def fail(self, response: Response) -> None:
         """Answer with a problem, if nothing was answered yet."""
@@ -131,11 +150,9 @@ class _Exchange:
     def _too_large(self, length: int) -> TooLarge:
         return TooLarge(f"the body has {length} bytes or more; at most {self._limit} are accepted")
 
-
-def _is_problem(message: Message) -> bool:
-    return any(
-        name.lower() == b"content-type" and value.startswith(PROBLEM.encode()) for name, value in message["headers"]
-    )
+    def _is_own(self, message: Message) -> bool:
+        own = str(self._own).encode()
+        return any(name.lower() == b"content-type" and value.startswith(own) for name, value in message["headers"])
 
 
 def _detail(body: bytes, status: int, scope: Scope) -> str:

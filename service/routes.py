@@ -1,7 +1,7 @@
 """The GET routes, mounted beside the BentoML endpoints, and the OpenAPI document of them all."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -30,10 +30,11 @@ SWAGGER_PAGE = """<!doctype html>
 
 
 def create_app(
-    recommender: Callable[[], Recommender], metrics: Metrics, endpoints: Callable[[], dict[str, Any]]
-) -> Starlette:
+    recommender: Callable[[], Recommender], metrics: Metrics, endpoints: Callable[[], dict[str, Any]],
+    also: Sequence[Route] = (),
+) -> Starlette:  # fmt: skip
     """recommender: called once a request, since it is loaded after the routes are made;
-    endpoints: the OpenAPI document of the BentoML endpoints, which ours is added to."""
+    endpoints: the OpenAPI document of the BentoML endpoints, which ours is added to; also: more routes."""
 
     def item(request: Request) -> Response:
         items = recommender().release.items
@@ -81,6 +82,7 @@ def create_app(
             Route("/metrics", scrape, methods=["GET"], name="Prometheus metrics"),
             Route("/docs.json", document, methods=["GET"], name="This document"),
             Route("/", page, methods=["GET"], name="Swagger over this document"),
+            *also,
         ],
         exception_handlers={BadQuery: answer_bad_query},
     )
@@ -91,18 +93,18 @@ def _with_routes(document: dict[str, Any], routes: list[Any]) -> dict[str, Any]:
     """Add the mounted routes to BentoML's document, and say what every error looks like."""
     paths = dict(document["paths"])
     for route in routes:
-        path = route.path.replace(":path", "")
+        path = route.path.replace(":path", "").replace(":int", "")
         parameters = [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in route.param_convertors
         ]
         described = {
-            "tags": ["Catalogue and release"],
+            "tags": ["Open Inference Protocol" if path.startswith("/v2") else "Catalogue and release"],
             "summary": route.name,
             "parameters": parameters,
             "responses": {"200": {"description": "OK"}},
         }
-        paths[path] = {"get": described}
+        paths[path] = {method.lower(): described for method in route.methods if method != "HEAD"}
     for operations in paths.values():
         for operation in operations.values():
             kept = {code: answer for code, answer in operation.get("responses", {}).items() if str(code) < "400"}

@@ -123,6 +123,7 @@ class RecommendationOut(BaseModel):
     tier: str = Field(description="what it rests on: ranked, visual, taste or popular")
     items: list[ItemOut]
     query: PictureOut | None
+    degraded: list[str] = Field(description="`encoder`: Triton was away, and the service encoded by itself")
 
 
 class EmbeddingOut(BaseModel):
@@ -131,6 +132,7 @@ class EmbeddingOut(BaseModel):
     release: str
     fingerprint: str = Field(description="of the encoder; vectors of different encoders cannot be compared")
     embedding: list[float]
+    degraded: list[str] = Field(description="as in /recommend")
 
 
 def to_json(recommendation: Recommendation) -> bytes:

@@ -191,20 +191,23 @@ def score(
     print(json.dumps({"pairs": len(scored), "out": str(out_file)}) if as_json else out_file)
 
 
-@app.command(epilog="Example: vitrine serve releases/1 --port 3000")
+@app.command(epilog="Example: vitrine serve releases/1 --port 3000 --grpc-port 3001")
 def serve(
     release: ReleasePath,
     host: Annotated[str, typer.Option(help="Address to bind")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="HTTP port")] = 3000,
+    grpc_port: Annotated[int, typer.Option(min=0, help="gRPC port; 0: none")] = 3001,
 ) -> None:
-    """Serve a release over HTTP until interrupted. The page at / tries the routes out."""
-    from service.encoder import candidates
+    """Serve a release over HTTP and gRPC until interrupted. The page at / tries the routes out."""
+    from service.encoder import TRITON, candidates
 
     # what cannot be served is said here, before a server starts
     opened, settings = open_recommender(release).release, Settings()
-    if opened.encoders:
+    if opened.encoders and settings.encoder != TRITON:
         candidates(opened.encoders, engine=settings.encoder, precision=settings.precision)
-    os.environ["VITRINE_RELEASE"] = str(release.resolve())
+    os.environ |= {
+        "VITRINE_RELEASE": str(release.resolve()), "VITRINE_GRPC_HOST": host, "VITRINE_GRPC_PORT": str(grpc_port)
+    }  # fmt: skip
     for library in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(library, "1")  # service.app says why; here it stands before numpy is loaded
     # what a large picture took goes back to the system at once, in place of staying with the thread that decoded it

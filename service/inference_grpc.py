@@ -1,0 +1,240 @@
+"""The Open Inference Protocol over gRPC: inference.GRPCInferenceService, grpc.health.v1, reflection."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import json_format
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+
+from service.errors import BadQuery, Busy, CallerGone, DeadlineMissed, EncoderAway, Malformed, NotFound, Overloaded
+from service.inference import Inference, InferRequest, InferResponse
+from service.keys import EXPECTED, holds_key
+from service.tensors import BYTES, SentTensor
+
+SERVICE = "inference.GRPCInferenceService"
+AT_ONCE = 1000  # calls; the batcher refuses what it cannot hold long before
+OPEN = (f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady", "/grpc.health.v1.Health/")  # no key is asked for
+# field of InferTensorContents that holds a datatype's values
+CONTENTS = {
+    "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
+    "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
+    "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", BYTES: "bytes_contents",
+}  # fmt: skip
+# the most specific class first
+CODES = {
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    BadQuery: grpc.StatusCode.INVALID_ARGUMENT,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlineMissed: grpc.StatusCode.DEADLINE_EXCEEDED,
+    EncoderAway: grpc.StatusCode.UNAVAILABLE,
+    CallerGone: grpc.StatusCode.CANCELLED,
+}
+
+logger = logging.getLogger("vitrine")
+
+
+class GrpcFront:
+    """A gRPC server on a port of its own, in the event loop that starts it."""
+
+    def __init__(
+        self, inference: Inference, *, seconds: float, max_message_bytes: int, api_key: str | None = None
+    ) -> None:
+        self._inference, self._seconds = inference, seconds
+        self._max_message_bytes, self._api_key = max_message_bytes, api_key
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, host: str, port: int, *, certificate: Path | None = None, key: Path | None = None) -> int:
+        """Listen, with TLS where a certificate and its key (PEM files) are given. Returns the port.
+
+        Raises OSError where the port is taken."""
+        options: list[tuple[str, Any]] = [
+            ("grpc.max_receive_message_length", self._max_message_bytes),
+            ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, and is told so
+        ]
+        keys = [_KeyCheck(self._api_key)] if self._api_key else []
+        server = grpc.aio.server(options=options, interceptors=keys, maximum_concurrent_rpcs=AT_ONCE)
+        servicer: Any = _Servicer(self._inference, self._seconds)
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+        healthy = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        address = f"{host}:{port}"
+        try:
+            if certificate and key:
+                pair = (key.read_bytes(), certificate.read_bytes())
+                bound = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+            else:
+                bound = server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"gRPC cannot listen on {address}: is the port taken? Set VITRINE_GRPC_PORT") from error
+        await server.start()
+        for name in ("", SERVICE):
+            await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._server = server
+        logger.info("gRPC on %s:%d", host, bound)
+        return int(bound)
+
+    async def stop(self, *, seconds: float) -> None:
+        """Take no more calls; those under way have so many seconds."""
+        if self._server is not None:
+            await self._server.stop(seconds)
+
+
+class _Servicer:
+    """The calls, named as in the protocol."""
+
+    def __init__(self, inference: Inference, seconds: float) -> None:
+        self._core, self._seconds = inference, seconds
+
+    async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return service_pb2.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return service_pb2.ServerReadyResponse(ready=True)
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        async def ready() -> Any:
+            return service_pb2.ModelReadyResponse(ready=self._core.has(request.name, _version(request.version)))
+
+        return await _answer(ready, context)
+
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return service_pb2.ServerMetadataResponse(**self._core.server_metadata())
+
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        async def described() -> Any:
+            return service_pb2.ModelMetadataResponse(
+                **self._core.model_metadata(request.name, _version(request.version))
+            )
+
+        return await _answer(described, context)
+
+    async def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+        async def described() -> Any:
+            config = self._core.model_config(request.name, _version(request.version))
+            return service_pb2.ModelConfigResponse(config=json_format.ParseDict(config, model_config_pb2.ModelConfig()))
+
+        return await _answer(described, context)
+
+    async def ModelStatistics(self, request: Any, context: Any) -> Any:  # noqa: N802
+        async def counted() -> Any:
+            found = self._core.statistics(request.name, _version(request.version))
+            return json_format.ParseDict(found, service_pb2.ModelStatisticsResponse())
+
+        return await _answer(counted, context)
+
+    async def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return service_pb2.RepositoryIndexResponse(models=self._core.repository_index())
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return await _answer(lambda: self._infer(request, context), context)
+
+    async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        async for request in requests:
+            response = service_pb2.ModelStreamInferResponse()
+            try:
+                response.infer_response.CopyFrom(await self._infer(request, context))
+            except (BadQuery, Busy) as error:
+                response.error_message = str(error)
+                response.infer_response.id = request.id
+            yield response
+
+    async def _infer(self, request: Any, context: Any) -> Any:
+        remaining = context.time_remaining()
+        seconds = self._seconds if remaining is None else min(self._seconds, remaining)
+        asked = read(request)
+        try:
+            return written(await self._core.infer(asked, seconds=seconds))
+        except Malformed as error:
+            raise Malformed(f"[request id: {request.id or '<id_unknown>'}] {error}", field=error.field) from error
+
+    def __getattr__(self, name: str) -> Any:
+        """Calls of the protocol that this server does not serve."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+        async def refuse(request: Any, context: Any) -> None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name} is not served")
+
+        return refuse
+
+
+def read(request: Any) -> InferRequest:
+    """A ModelInferRequest -> the request. Raises Malformed."""
+    raw: Sequence[bytes] = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise Malformed(
+            f"expected {len(request.inputs)} raw input contents, one for each input of model '{request.model_name}'; "
+            f"got {len(raw)}"
+        )
+    inputs = []
+    for place, given in enumerate(request.inputs):
+        field = CONTENTS.get(given.datatype, "")
+        data = raw[place] if raw else getattr(given.contents, field) if field else ()
+        if not raw and not given.HasField("contents"):
+            raise Malformed(
+                f"unable to find data for input tensor '{given.name[:80]}' for model '{request.model_name}' in request."
+            )
+        inputs.append(SentTensor(given.name, given.datatype, tuple(given.shape), data if raw else list(data)))
+    version = _version(request.model_version)
+    return InferRequest(request.model_name, version, inputs, [each.name for each in request.outputs], request.id)
+
+
+def written(response: InferResponse) -> Any:
+    """An answer -> ModelInferResponse."""
+    message = service_pb2.ModelInferResponse(model_name=response.model, model_version=response.version, id=response.id)
+    for name, value in response.parameters.items():
+        message.parameters[name].string_param = value
+    for tensor in response.outputs:
+        message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        message.raw_output_contents.append(tensor.raw())
+    return message
+
+
+def _version(version: str) -> str:
+    if version and not (version.isascii() and version.isdigit()):
+        raise Malformed(
+            f"failed to get model version from specified version string '{version[:20]}', "
+            "version should be an integral value > 0"
+        )
+    return version
+
+
+async def _answer(call: Callable[[], Awaitable[Any]], context: Any) -> Any:
+    """What the call gives; an error of ours as the status that clients know."""
+    try:
+        return await call()
+    except (BadQuery, Busy) as error:
+        if isinstance(error, Busy):
+            context.set_trailing_metadata((("retry-after", "1"),))
+        code = next(code for kind, code in CODES.items() if isinstance(error, kind))
+        await context.abort(code, str(error))
+
+
+class _KeyCheck(grpc.aio.ServerInterceptor):
+    """Asks every call for the API key, but those that probes make."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key.encode()
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """Hand the call on, or refuse it."""
+        handler = await continuation(details)
+        sent = (
+            (name.encode(), value.encode() if isinstance(value, str) else value)
+            for name, value in details.invocation_metadata
+        )
+        if handler is None or details.method.startswith(OPEN) or holds_key(sent, self._key):
+            return handler
+
+        async def refuse(request: Any, context: Any) -> None:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, EXPECTED)
+
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(refuse)
+        return grpc.unary_unary_rpc_method_handler(refuse)

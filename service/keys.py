@@ -1,0 +1,42 @@
+"""The API key of HTTP and gRPC: one secret, sent as `Authorization: Bearer KEY` or `X-API-Key: KEY`."""
+
+import hmac
+from collections.abc import Iterable
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.problems import Refusal, problem
+
+BEARER = b"Bearer "
+OPEN_PATHS = ("/livez", "/readyz", "/healthz", "/metrics", "/v2/health/live", "/v2/health/ready")  # for probes
+EXPECTED = "this service asks for its API key: send `Authorization: Bearer KEY`, or `X-API-Key: KEY`"
+
+
+def holds_key(headers: Iterable[tuple[bytes, bytes]], key: bytes) -> bool:
+    """Whether one of these headers (or gRPC metadata), with names in lower case, is the key. Takes as long for a
+    wrong key as for a nearly right one."""
+    for name, value in headers:
+        sent = value.removeprefix(BEARER) if name == b"authorization" else value if name == b"x-api-key" else None
+        if sent is not None and hmac.compare_digest(sent, key):
+            return True
+    return False
+
+
+class KeyLayer:
+    """ASGI middleware. Answers 401 to whoever does not send the key, but for what probes ask."""
+
+    def __init__(self, app: ASGIApp, key: str | None, refusals: tuple[Refusal, ...] = ()) -> None:
+        """key: None asks nobody."""
+        self.app = app
+        self.key = key.encode() if key else None
+        self.refusals = refusals
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = self.key is not None and scope["type"] == "http" and scope["path"] not in OPEN_PATHS
+        if self.key is None or not asked or holds_key(scope["headers"], self.key):
+            await self.app(scope, receive, send)
+        else:
+            refuse = next((how for start, how in self.refusals if scope["path"].startswith(start)), problem)
+            response = refuse(401, EXPECTED)
+            response.headers["WWW-Authenticate"] = "Bearer"
+            await response(scope, receive, send)

@@ -1,0 +1,45 @@
+"""Stands in for Triton's onnxruntime backend where only its Python backend is to be had: loads model.onnx, on the CPU.
+
+It lets the model repository run unchanged: configuration, protocol, versions, polling and batching are the server's
+own. What it cannot show is the C++ backend: its speed, its accelerators, its reading of `optimization`.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    """One instance of one version of a model."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the version's model.onnx."""
+        config = json.loads(args["model_config"])
+        self._inputs = [tensor["name"] for tensor in config["input"]]
+        self._outputs = [tensor["name"] for tensor in config["output"]]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        path = Path(args["model_repository"], args["model_version"], "model.onnx")
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def execute(self, requests: list) -> list:
+        """Run what the server's batcher put together as one batch, and take it apart again."""
+        sent = [
+            [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self._inputs]
+            for request in requests
+        ]
+        feed = {name: np.concatenate(parts) for name, parts in zip(self._inputs, zip(*sent, strict=True), strict=True)}
+        found = self._session.run(self._outputs, feed)
+        responses, start = [], 0
+        for parts in sent:
+            end = start + len(parts[0])
+            tensors = [
+                pb_utils.Tensor(name, array[start:end]) for name, array in zip(self._outputs, found, strict=True)
+            ]
+            responses.append(pb_utils.InferenceResponse(output_tensors=tensors))
+            start = end
+        return responses

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# A Triton Inference Server without Docker or a GPU: triton/install.sh FOLDER, then FOLDER/tritonserver takes the flags
+# that NVIDIA's image takes. The server is the real one (2.51, from the package nvidia-pytriton). It has no C++ backend
+# for ONNX, so backends/onnxruntime/model.py stands in for it: a backend of that name, in Python, on the CPU.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+folder=$(mkdir -p "$1" && cd "$1" && pwd)
+python=${PYTHON:-python3}
+read -r minor libraries < <("$python" -c 'import sys, sysconfig; print(f"3.{sys.version_info.minor}", sysconfig.get_config_var("LIBDIR"))')
+server=$folder/packages/pytriton/tritonserver
+
+# the backend's processes run the first python3 on PATH, and answer nothing with numpy 2
+"$python" -m venv "$folder/env"
+"$folder/env/bin/pip" install --quiet "numpy<2" "onnxruntime>=1.18"
+"$folder/env/bin/pip" install --quiet --no-deps --target "$folder/packages" nvidia-pytriton==0.7.0
+
+mkdir -p "$folder/backends"
+cp -r "$server/backends/python" "$folder/backends/"
+cp "$server/python_backend_stubs/$minor/triton_python_backend_stub" "$folder/backends/python/"
+cp -r "$here/backends/onnxruntime" "$folder/backends/"
+
+cat > "$folder/tritonserver" <<END
+#!/usr/bin/env bash
+export PATH=$folder/env/bin:\$PATH ORT_DISABLE_TELEMETRY=1
+export LD_LIBRARY_PATH=$libraries:$folder/packages/nvidia_pytriton.libs
+exec $server/bin/tritonserver --backend-directory=$folder/backends "\$@"
+END
+chmod +x "$folder/tritonserver" "$server/bin/tritonserver" "$folder/backends/python/triton_python_backend_stub"
