@@ -6,11 +6,13 @@ PORT ?= 3000
 # onnxruntime-gpu where a GPU answers, onnxruntime elsewhere; the two cannot be installed together
 EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 BIN := .venv/bin
+TRAIN_DEMO := $(BIN)/vitrine train demo --releases releases --backbone convnet --weights none --epochs 30 --image-size 224 --learning-rate 0.003 --precision int8
+POLL := --model-control-mode=poll --repository-poll-secs=2 --exit-on-error=false
 export BENTOML_DO_NOT_TRACK := True
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check test-slow bench bench-large lock clean
+.PHONY: help install serve serve-triton serve-triton-inside ask test check test-slow bench bench-large lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,11 +30,27 @@ demo/items.csv: | install
 	$(BIN)/vitrine demo-data demo
 
 releases/1/manifest.json: | install demo/items.csv
-	$(BIN)/vitrine train demo --releases releases --backbone convnet --weights none --epochs 30 --image-size 224 --learning-rate 0.003 --precision int8
+	$(TRAIN_DEMO)
 
 serve: install releases/1/manifest.json ## train the demo release if there is none, and serve it
 	@echo "serving on http://127.0.0.1:$(PORT); in another terminal: make ask"
 	$(BIN)/vitrine serve releases/1 --port $(PORT)
+
+# a real Triton server, without Docker or a GPU; where NVIDIA's image runs, use that: triton/install.sh says what differs
+.triton/installed: triton/install.sh triton/backends/onnxruntime/model.py
+	PYTHON=$(PYTHON) triton/install.sh .triton
+	touch $@
+
+model_repository/encoder/1/model.onnx: releases/1/manifest.json
+	$(TRAIN_DEMO) --only export --model-repository model_repository
+
+serve-triton: .triton/installed model_repository/encoder/1/model.onnx ## the same with the encoder in a Triton server beside the service
+	.triton/tritonserver --model-repository=model_repository $(POLL) --http-port=8000 --grpc-port=8001 --metrics-port=8002 & \
+	triton=$$!; trap "kill $$triton" EXIT; \
+	VITRINE_ENCODER=triton VITRINE_TRITON_URL=127.0.0.1:8001 $(BIN)/vitrine serve releases/1 --port $(PORT)
+
+serve-triton-inside: .triton/installed model_repository/encoder/1/model.onnx ## the same with a Triton server that the service starts and watches
+	VITRINE_ENCODER=triton VITRINE_TRITON_URL=127.0.0.1:8001 VITRINE_TRITON_SERVER=.triton/tritonserver VITRINE_MODEL_REPOSITORY=model_repository $(BIN)/vitrine serve releases/1 --port $(PORT)
 
 ask: ## send a photo of the demo to the running service
 	@curl --silent --show-error --fail-with-body -F image=@demo/images/0004.jpg -F user_id=00007 -F k=3 http://127.0.0.1:$(PORT)/recommend | $(PYTHON) -m json.tool

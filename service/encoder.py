@@ -65,9 +65,7 @@ def candidates(files: Mapping[str, Path], *, engine: str = AUTO, precision: str 
     engines = installed() if engine == AUTO else [engine]
     precisions = list(files) if precision == AUTO else [precision]
     if engine not in CHOICES or engine not in (AUTO, *installed()):
-        raise EncoderUnavailable(
-            f"VITRINE_ENCODER={engine}: expected {', '.join((AUTO, *installed(), TRITON))}"
-        )
+        raise EncoderUnavailable(f"VITRINE_ENCODER={engine}: expected {', '.join((AUTO, *installed(), TRITON))}")
     if precision not in (AUTO, *files):
         raise EncoderUnavailable(
             f"VITRINE_PRECISION={precision}: this release has {', '.join(files)}; "

@@ -1,4 +1,5 @@
-"""The `vitrine` command. Its verbs: training/cli_train.py makes releases, training/cli_release.py looks at them."""
+"""The `vitrine` command. Its verbs: training/cli_train.py makes releases, training/cli_release.py looks at them,
+training/cli_triton.py readies them for Triton."""
 
 import os
 import sys
@@ -8,10 +9,10 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 from rich.console import Console
 
 from service.errors import VitrineError
-from training import cli_release, cli_train
+from training import cli_release, cli_train, cli_triton
 from training.console import app
 
-__all__ = ["app", "cli_release", "cli_train", "main"]
+__all__ = ["app", "cli_release", "cli_train", "cli_triton", "main"]
 
 
 def main() -> None:

@@ -116,6 +116,9 @@ def train(
     index_recall: Annotated[
         float, typer.Option(min=0.5, max=0.999, help="recall@10 for which a large catalogue's index is searched")
     ] = 0.99,
+    model_repository: Annotated[
+        Path | None, typer.Option(help="Also install the encoder for Triton: a model repository")
+    ] = None,
     split_column: Annotated[str | None, typer.Option(help="Column of items: train, validation, test")] = None,
     test_from: Annotated[
         str | None, typer.Option(help="Hold out interactions from this date (default: last tenth)")
@@ -158,6 +161,7 @@ def train(
             test_from=read_cut(test_from),
             max_unusable=max_unusable,
             index_recall=index_recall,
+            model_repository=model_repository,
         )
     )  # fmt: skip
     if path is None:

@@ -1,5 +1,6 @@
 """The trained network -> ONNX: pixels in, unit vectors out, checked against torch on real pictures."""
 
+import hashlib
 import json
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ from training.backbones import Embedder
 
 LARGEST_DIFFERENCE = 1e-4
 CHECKED_BATCHES = (1, 3, 32)
+WEIGHTS = "weights_"  # begins the name of the output that tells one network from another
 
 
 def export(model: Embedder, path: Path, *, pictures: torch.Tensor, ingredients: dict[str, object]) -> float:
@@ -34,6 +36,7 @@ def export(model: Embedder, path: Path, *, pictures: torch.Tensor, ingredients: 
     assert program is not None
     proto = program.model_proto
     _strip(proto)
+    _name_weights(proto)
     onnx.helper.set_model_props(proto, {name: json.dumps(value) for name, value in sorted(ingredients.items())})
     onnx.checker.check_model(proto, full_check=True)
     path.write_bytes(proto.SerializeToString(deterministic=True))
@@ -55,6 +58,19 @@ def compare(model: Embedder, path: Path, pictures: torch.Tensor) -> float:
             "it was not kept"
         )
     return worst
+
+
+def _name_weights(proto: onnx.ModelProto) -> None:
+    """Add an output, equal to the embeddings, whose name carries the digest of the weights.
+
+    onnxruntime keeps TensorRT's engines under a key that hashes the names of the outputs, and never the weights: a
+    network that was trained anew, with the shape of the old one, would be answered for by the old one's engine."""
+    weights = hashlib.sha256(b"".join(value.SerializeToString(deterministic=True) for value in proto.graph.initializer))
+    name = WEIGHTS + weights.hexdigest()[:16]
+    proto.graph.node.append(onnx.helper.make_node("Identity", ["embeddings"], [name], name=name))
+    output = proto.graph.output.add()
+    output.CopyFrom(proto.graph.output[0])
+    output.name = name
 
 
 def _strip(proto: onnx.ModelProto) -> None:

@@ -29,3 +29,4 @@ class Options:
     precisions: tuple[str, ...] = ()  # of the encoder, beside fp32
     least_overlap: float = LEAST_OVERLAP
     index_recall: float = index.RECALL
+    model_repository: Path | None = None  # that the release's encoder is installed in, for Triton

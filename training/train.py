@@ -1,6 +1,7 @@
 """All stages in their order: a catalogue folder in, the path of a new release out."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from training import (
     pictures,
     precisions,
     ranker,
+    repository,
     retrieval,
     segments,
     sides,
@@ -107,11 +109,18 @@ class _Run:
         if only == "ranker" and self.split is None:
             raise CatalogueError("the catalogue has no interactions: there is no stage ranker")
         if only is not None and only != "package":
-            getattr(self, only)()
+            product = getattr(self, only)()
             if only == "export":
                 self.precisions()
+                self._install(lambda: repository.release_with(product.folder / "encoder.onnx", self.options.releases))
             return None
-        return self.package()
+        path = self.package()
+        self._install(lambda: path)
+        return path
+
+    def _install(self, release: Callable[[], Path]) -> None:
+        if self.options.model_repository is not None and self.pictures is not None:
+            say(f"Triton: {repository.install(release(), self.options.model_repository)}")
 
     def _make(self, stage: str, inputs: dict[str, Any], build: Any, *, resumable: bool = False) -> Product:
         """The product of a stage. With `--only`, stages before the named one must have been run."""
