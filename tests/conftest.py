@@ -1,11 +1,6 @@
 """Small real things that tests share: a drawn boutique, a release trained on it, a server process."""
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,13 +9,12 @@ import pytest
 
 from service.pipeline import Recommender
 from service.release import Release
+from tests.processes import Service, serve
 from training import boutique
 from training.encoder import EncoderParameters
 from training.options import Options
 from training.ranker import RankerParameters
 from training.train import train
-
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
@@ -72,34 +66,15 @@ def photo(boutique_folder: Path) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def server(release_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A real server process on the release, and a client of it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    home = tmp_path_factory.mktemp("server")
-    environment = {**os.environ, "BENTOML_HOME": str(home), "VITRINE_MAX_BODY_BYTES": str(2 * 1024 * 1024)}
-    environment["VITRINE_MAX_PIXELS"] = "4000000"
-    command = [sys.executable, "-m", "training", "serve", str(release_folder), "--port", str(port)]
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, cwd=HERE.parent, stdout=log, stderr=log)
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-                _wait_until_ready(client, process, home / "log")
-                client.headers["X-Server-Pid"] = str(process.pid)
-                yield client
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
+def service(release_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A real service process on the release."""
+    limits = {"VITRINE_MAX_BODY_BYTES": str(2 * 1024 * 1024), "VITRINE_MAX_PIXELS": "4000000"}
+    with serve(release_folder, tmp_path_factory.mktemp("server"), limits) as started:
+        started.http.headers["X-Server-Pid"] = str(started.process.pid)
+        yield started
 
 
-def _wait_until_ready(client: httpx.Client, process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        try:
-            if client.get("/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise AssertionError(f"the server was not ready within 60 s:\n{log.read_text()}")
+@pytest.fixture(scope="session")
+def server(service: Service) -> httpx.Client:
+    """A client of it."""
+    return service.http

@@ -1,0 +1,144 @@
+"""Real processes for tests: a service on a release, and a Triton server on a model repository."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+HOME = Path(__file__).parent.parent
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(reached: Callable[[], bool], *, seconds: float = 60, log: Path | None = None) -> float:
+    """Seconds until it is so."""
+    began = time.monotonic()
+    while not reached():
+        assert time.monotonic() < began + seconds, log.read_text()[-5000:] if log else f"not within {seconds} s"
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service process, its HTTP and its gRPC."""
+
+    process: subprocess.Popen
+    http: httpx.Client
+    grpc: str
+    log: Path
+
+    @property
+    def address(self) -> str:
+        """host:port of HTTP, as tritonclient takes it."""
+        return f"{self.http.base_url.host}:{self.http.base_url.port}"
+
+    def ready(self) -> bool:
+        """Whether it answers its readiness probe."""
+        assert self.process.poll() is None, self.log.read_text()[-5000:]
+        try:
+            return self.http.get("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def metric(self, name: str) -> float:
+        """The value of a metric without labels."""
+        lines = self.http.get("/metrics").text.splitlines()
+        return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
+
+
+@contextmanager
+def serve(
+    release: Path, home: Path, environment: Mapping[str, str] | None = None, *, verify: Path | None = None
+) -> Iterator[Service]:
+    """`vitrine serve` on free ports, ready; ended with SIGTERM. verify: the certificate that TLS is checked with."""
+    port, grpc_port = free_port(), free_port()
+    home.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "training", "serve", str(release), "--port", str(port)]
+    command += ["--grpc-port", str(grpc_port)]
+    log = home / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, env={**os.environ, "BENTOML_HOME": str(home), **(environment or {})}, cwd=HOME,
+            stdout=file, stderr=file,
+        )  # fmt: skip
+        url = f"{'https' if verify else 'http'}://127.0.0.1:{port}"
+        try:
+            with httpx.Client(base_url=url, timeout=30, verify=str(verify) if verify else True) as client:
+                service = Service(process, client, f"127.0.0.1:{grpc_port}", log)
+                wait_until(service.ready, log=log)
+                yield service
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+@dataclass
+class Triton:
+    """A Triton server process over a repository, in poll mode."""
+
+    program: Path
+    repository: Path
+    log: Path
+    http: str
+    grpc: str
+    process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it is ready."""
+        http, grpc = (address.rpartition(":")[2] for address in (self.http, self.grpc))
+        flags = [
+            f"--model-repository={self.repository}", "--model-control-mode=poll", "--repository-poll-secs=1",
+            "--http-address=127.0.0.1", "--grpc-address=127.0.0.1", f"--http-port={http}", f"--grpc-port={grpc}",
+            "--allow-metrics=false", "--exit-on-error=false",
+        ]  # fmt: skip
+        with self.log.open("ab") as file:
+            self.process = subprocess.Popen([self.program, *flags], stdout=file, stderr=file, start_new_session=True)
+        wait_until(lambda: self.answers("/v2/health/ready"), log=self.log)
+
+    def answers(self, path: str) -> bool:
+        """Whether a GET gives 200."""
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()[-5000:]
+        try:
+            return httpx.get(f"http://{self.http}{path}").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def has(self, version: int) -> bool:
+        """Whether it serves this version of the encoder."""
+        return self.answers(f"/v2/models/encoder/versions/{version}/ready")
+
+    def kill(self) -> None:
+        """SIGKILL to it and to the processes of its backends, which it leaves behind."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@contextmanager
+def triton(program: Path, folder: Path) -> Iterator[Triton]:
+    """A server, not yet started, over a copy of the project's repository."""
+    repository = Path(shutil.copytree(HOME / "model_repository", folder / "repository"))
+    for version in (repository / "encoder").glob("[0-9]*"):
+        shutil.rmtree(version)
+    server = Triton(program, repository, folder / "triton.log", f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}")
+    try:
+        yield server
+    finally:
+        server.kill()
