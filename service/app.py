@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from service import images
 from service.batcher import MicroBatcher
+from service.draining import Drain, DrainLayer
 from service.encoder import TRITON, Candidate, Encoder, available_cpus, candidates, choose
 from service.errors import BadQuery, Busy, EncoderUnavailable
 from service.inference import Inference
@@ -48,6 +49,7 @@ logger = logging.getLogger("vitrine")
 logger.setLevel(logging.INFO)
 settings = Settings()
 metrics = Metrics()
+drain = Drain()
 
 
 @dataclass(slots=True)
@@ -71,6 +73,11 @@ class Opened:
 
 
 started: list[Running] = []
+
+
+def is_ready() -> bool:
+    """Whether requests are welcome."""
+    return bool(started) and not drain.begun
 
 
 def running() -> Running:
@@ -181,15 +188,16 @@ class Vitrine:
         started[:] = [start(settings, metrics)]
 
     async def __is_ready__(self) -> bool:
-        return bool(started)
+        return is_ready()
 
     @bentoml.on_startup
     async def listen(self) -> None:
         """gRPC has a port of its own."""
+        drain.on_sigterm(settings.drain)
         if settings.grpc_port:
             front = GrpcFront(
                 running().inference, seconds=settings.deadline, max_message_bytes=settings.max_body_bytes,
-                api_key=settings.api_key,
+                api_key=settings.api_key, ready=is_ready,
             )  # fmt: skip
             await front.start(
                 settings.grpc_host, settings.grpc_port, certificate=settings.tls_certificate, key=settings.tls_key
@@ -270,10 +278,11 @@ POSTS: dict[str, tuple[type[Body[Any]], Respond]] = {
 
 _service: Any = Vitrine  # the decorator made a bentoml.Service of the class
 _service.add_asgi_middleware(ProblemLayer, max_body_bytes=settings.max_body_bytes, refusals=(REFUSAL,))
+_service.add_asgi_middleware(DrainLayer, drain=drain)
 _service.add_asgi_middleware(KeyLayer, key=settings.api_key, refusals=(REFUSAL,))
 _service.add_asgi_middleware(PostLayer, posts=POSTS)
 _inference_routes = routes(
-    lambda: running().inference, seconds=settings.deadline, max_body_bytes=settings.max_body_bytes
+    lambda: running().inference, ready=is_ready, seconds=settings.deadline, max_body_bytes=settings.max_body_bytes
 )
 _service.mount_asgi_app(
     create_app(lambda: running().recommender, metrics, lambda: _service.openapi_spec.asdict(), also=_inference_routes),

@@ -1,5 +1,6 @@
 """The Open Inference Protocol over gRPC: inference.GRPCInferenceService, grpc.health.v1, reflection."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from service.keys import EXPECTED, holds_key
 from service.tensors import BYTES, SentTensor
 
 SERVICE = "inference.GRPCInferenceService"
+LOOK_AGAIN = 0.5  # seconds between looks for who watches health
 AT_ONCE = 1000  # calls; the batcher refuses what it cannot hold long before
 OPEN = (f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady", "/grpc.health.v1.Health/")  # no key is asked for
 # field of InferTensorContents that holds a datatype's values
@@ -42,9 +44,11 @@ class GrpcFront:
     """A gRPC server on a port of its own, in the event loop that starts it."""
 
     def __init__(
-        self, inference: Inference, *, seconds: float, max_message_bytes: int, api_key: str | None = None
-    ) -> None:
-        self._inference, self._seconds = inference, seconds
+        self, inference: Inference, *, ready: Callable[[], bool], seconds: float, max_message_bytes: int,
+        api_key: str | None = None,
+    ) -> None:  # fmt: skip
+        """ready: whether requests are welcome; seconds: within which each is answered."""
+        self._inference, self._ready, self._seconds = inference, ready, seconds
         self._max_message_bytes, self._api_key = max_message_bytes, api_key
         self._server: grpc.aio.Server | None = None
 
@@ -58,9 +62,9 @@ class GrpcFront:
         ]
         keys = [_KeyCheck(self._api_key)] if self._api_key else []
         server = grpc.aio.server(options=options, interceptors=keys, maximum_concurrent_rpcs=AT_ONCE)
-        servicer: Any = _Servicer(self._inference, self._seconds)
+        servicer: Any = _Servicer(self._inference, self._ready, self._seconds)
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
-        healthy = health.aio.HealthServicer()
+        healthy = _Health(self._ready)
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         address = f"{host}:{port}"
@@ -73,8 +77,6 @@ class GrpcFront:
         except RuntimeError as error:
             raise OSError(f"gRPC cannot listen on {address}: is the port taken? Set VITRINE_GRPC_PORT") from error
         await server.start()
-        for name in ("", SERVICE):
-            await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._server = server
         logger.info("gRPC on %s:%d", host, bound)
         return int(bound)
@@ -85,17 +87,42 @@ class GrpcFront:
             await self._server.stop(seconds)
 
 
+class _Health(health_pb2_grpc.HealthServicer):
+    """grpc.health.v1: of the server, "", and of its one service."""
+
+    def __init__(self, ready: Callable[[], bool]) -> None:
+        self._ready = ready
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if request.service not in ("", SERVICE):
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service[:80]!r}")
+        return self._said()
+
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        said = None
+        while True:
+            if (now := self._said()) != said:
+                yield (said := now)
+            await asyncio.sleep(LOOK_AGAIN)
+
+    def _said(self) -> Any:
+        serving = health_pb2.HealthCheckResponse.SERVING
+        return health_pb2.HealthCheckResponse(
+            status=serving if self._ready() else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
+
+
 class _Servicer:
     """The calls, named as in the protocol."""
 
-    def __init__(self, inference: Inference, seconds: float) -> None:
-        self._core, self._seconds = inference, seconds
+    def __init__(self, inference: Inference, ready: Callable[[], bool], seconds: float) -> None:
+        self._core, self._ready, self._seconds = inference, ready, seconds
 
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
         return service_pb2.ServerLiveResponse(live=True)
 
     async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return service_pb2.ServerReadyResponse(ready=True)
+        return service_pb2.ServerReadyResponse(ready=self._ready())
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         async def ready() -> Any:

@@ -31,12 +31,17 @@ def refuse(status: int, detail: str) -> Response:
 REFUSAL: Refusal = (PREFIX, refuse)
 
 
-def routes(inference: Callable[[], Inference], *, seconds: float, max_body_bytes: int) -> list[Route]:
-    """inference: called once a request; seconds: within which it is answered;
+def routes(
+    inference: Callable[[], Inference], *, ready: Callable[[], bool], seconds: float, max_body_bytes: int
+) -> list[Route]:
+    """inference, ready: called once a request; seconds: within which it is answered;
     max_body_bytes: that a body may have when it has been decompressed."""
 
     async def live(core: Inference, request: Request) -> Response:
         return Response()
+
+    async def server_ready(core: Inference, request: Request) -> Response:
+        return Response() if ready() else refuse(400, "the server is ending")
 
     async def model_ready(core: Inference, request: Request) -> Response:
         if core.has(*_named(request)):
@@ -92,7 +97,7 @@ def routes(inference: Callable[[], Inference], *, seconds: float, max_body_bytes
     return [
         Route(PREFIX, answer(server), methods=["GET"], name="Open Inference Protocol: the server"),
         Route(f"{PREFIX}/health/live", answer(live), methods=["GET"], name="Whether the server lives"),
-        Route(f"{PREFIX}/health/ready", answer(live), methods=["GET"], name="Whether the server is ready"),
+        Route(f"{PREFIX}/health/ready", answer(server_ready), methods=["GET"], name="Whether the server is ready"),
         Route(f"{PREFIX}/models/stats", answer(statistics), methods=["GET"], name="Statistics of all models"),
         Route(f"{PREFIX}/repository/index", answer(index), methods=["POST"], name="Every model and its state"),
         *[

@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     api_key: str | None = Field(None, min_length=8, description="secret that every request but a probe's must send")
     tls_certificate: Path | None = Field(None, description="PEM file; with tls_key, HTTP and gRPC are served over TLS")
     tls_key: Path | None = Field(None, description="PEM file")
+    drain: float = Field(2.0, ge=0, description="seconds after SIGTERM in which callers are asked to leave")
     threads: int | None = Field(None, gt=0, description="CPU threads (default: the container's limit)")
     encoder: str = Field(AUTO, description=f"engine of the encoder: {', '.join(CHOICES)}; auto takes the fastest here")
     triton_url: str = Field("127.0.0.1:8001", description="host:port of Triton's gRPC, for VITRINE_ENCODER=triton")

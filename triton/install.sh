@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A Triton Inference Server without Docker or a GPU: triton/install.sh FOLDER, then FOLDER/tritonserver takes the flags
-# that NVIDIA's image takes. The server is the real one (2.51, from the package nvidia-pytriton). It has no C++ backend
+# that NVIDIA's image takes, and FOLDER/perf_analyzer those of its load generator. The server is the real one (2.51, from the package nvidia-pytriton). It has no C++ backend
 # for ONNX, so backends/onnxruntime/model.py stands in for it: a backend of that name, in Python, on the CPU.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -13,6 +13,7 @@ server=$folder/packages/pytriton/tritonserver
 "$python" -m venv "$folder/env"
 "$folder/env/bin/pip" install --quiet "numpy<2" "onnxruntime>=1.18"
 "$folder/env/bin/pip" install --quiet --no-deps --target "$folder/packages" nvidia-pytriton==0.7.0
+"$folder/env/bin/pip" install --quiet --no-deps --target "$folder/client" tritonclient==2.51.0
 
 mkdir -p "$folder/backends"
 cp -r "$server/backends/python" "$folder/backends/"
@@ -25,4 +26,13 @@ export PATH=$folder/env/bin:\$PATH ORT_DISABLE_TELEMETRY=1
 export LD_LIBRARY_PATH=$libraries:$folder/packages/nvidia_pytriton.libs
 exec $server/bin/tritonserver --backend-directory=$folder/backends "\$@"
 END
-chmod +x "$folder/tritonserver" "$server/bin/tritonserver" "$folder/backends/python/triton_python_backend_stub"
+# the load generator wants two libraries by the names that the server's package has changed
+mkdir -p "$folder/lib"
+ln -sf "$folder"/packages/nvidia_pytriton.libs/libb64-*.so.0d "$folder/lib/libb64.so.0d"
+ln -sf "$folder"/packages/nvidia_pytriton.libs/libcudart-*.so.12.* "$folder/lib/libcudart.so.12"
+cat > "$folder/perf_analyzer" <<END
+#!/usr/bin/env bash
+export LD_LIBRARY_PATH=$folder/lib
+exec $folder/client/bin/perf_analyzer "\$@"
+END
+chmod +x "$folder/perf_analyzer" "$folder/client/bin/perf_analyzer" "$folder/tritonserver" "$server/bin/tritonserver" "$folder/backends/python/triton_python_backend_stub"
