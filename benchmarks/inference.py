@@ -76,7 +76,7 @@ def main() -> None:
 
 def perf(program: Path, at_once: int, flags: list[str]) -> float:
     """Inferences a second, as perf_analyzer saw them."""
-    command = [program, "-m", "encoder", *flags, "--concurrency-range", str(at_once), "-p", str(WINDOW_MS), "-s", "20"]
+    command = [program, "-m", "encoder", *flags, "--concurrency-range", str(at_once), "-p", str(WINDOW_MS), "-s", "200"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     rates = re.findall(r"throughput: ([0-9.]+) infer/sec", done.stdout)
     assert rates, done.stdout + done.stderr

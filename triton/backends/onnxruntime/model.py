@@ -23,6 +23,8 @@ class TritonPythonModel:
         self._outputs = [tensor["name"] for tensor in config["output"]]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        # threads that spin while they wait would take the cores from the server, and stall it for half a second
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         path = Path(args["model_repository"], args["model_version"], "model.onnx")
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
