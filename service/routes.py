@@ -89,6 +89,10 @@ def create_app(
     return app
 
 
+_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_INFERENCE_ERROR = {"application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}}
+
+
 def _with_routes(document: dict[str, Any], routes: list[Any]) -> dict[str, Any]:
     """Add the mounted routes to BentoML's document, and say what every error looks like."""
     paths = dict(document["paths"])
@@ -105,11 +109,11 @@ def _with_routes(document: dict[str, Any], routes: list[Any]) -> dict[str, Any]:
             "responses": {"200": {"description": "OK"}},
         }
         paths[path] = {method.lower(): described for method in route.methods if method != "HEAD"}
-    for operations in paths.values():
+    for path, operations in paths.items():
+        refusal = _INFERENCE_ERROR if path.startswith("/v2") else _PROBLEM
         for operation in operations.values():
             kept = {code: answer for code, answer in operation.get("responses", {}).items() if str(code) < "400"}
-            content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-            kept["4XX"] = {"description": "What was expected, what came, what to do", "content": content}
+            kept["4XX"] = {"description": "What was expected, what came, what to do", "content": refusal}
             operation["responses"] = kept
     components = dict(document.get("components") or {})
     problem = {

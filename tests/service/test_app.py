@@ -105,10 +105,12 @@ def test_the_openapi_document_lists_every_route(server: httpx.Client) -> None:
     """Each documented path answers, and no route of ours is missing from the document."""
     document = server.get("/docs.json").json()
     ours = {"/recommend", "/similar", "/embed", "/items/{item_id}", "/items/{item_id}/picture", "/release", "/metrics"}
-    assert ours | {"/users/{user_id}/profile", "/docs.json", "/livez", "/readyz"} <= set(document["paths"])
+    ours |= {"/users/{user_id}/profile", "/docs.json", "/livez", "/readyz", "/v2", "/v2/models/{model}/infer"}
+    assert ours <= set(document["paths"])
     for path, operations in document["paths"].items():
         for method in operations:
-            response = server.request(method.upper(), path.format(item_id="0004", user_id="00007"))
+            named = path.format(item_id="0004", user_id="00007", model="encoder", version=1)
+            response = server.request(method.upper(), named)
             assert response.status_code not in (404, 405, 500), (method, path)
     fields = document["components"]["schemas"]["RecommendBody"]["properties"]
     assert set(fields) == {"image", "user_id", "events", "k", "filter", "exclude_seen", "diversity", "box", "remember"}

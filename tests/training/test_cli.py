@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HERE
+from tests.processes import HOME
 
 VERBS = ("demo-data", "check", "tune", "train", "evaluate", "segments", "recommend", "score", "serve")
 
 
 def vitrine(*arguments: str | Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "training", *map(str, arguments)]
-    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=False)
     assert (done.returncode == 0) is ok, done.stderr
     return done
 

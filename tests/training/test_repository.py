@@ -16,14 +16,13 @@ import pytest
 from service.engines import OnnxRuntime
 from service.errors import ReleaseDamaged, ReleaseMismatch, VitrineError
 from service.release import Manifest
+from tests.conftest import options
 from training import repository, tensorrt
 from training.catalogue import read
 from training.export import WEIGHTS
 from training.lint import lint
 from training.stages import SOURCES
 from training.train import train
-
-from ..conftest import options
 
 
 @pytest.fixture

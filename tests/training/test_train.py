@@ -17,7 +17,8 @@ from service.errors import CatalogueError, ReleaseMismatch
 from service.pipeline import Recommender
 from service.queries import Query
 from service.release import Manifest, Release
-from tests.conftest import HERE, options
+from tests.conftest import options
+from tests.processes import HOME
 from training import export
 from training.backbones import build
 from training.encoder import EncoderParameters
@@ -96,7 +97,7 @@ def test_a_killed_training_leaves_nothing_half_written_and_is_taken_up_again(
     """SIGKILL in the middle: no release, no finished stage that is not whole; the next run resumes and finishes."""
     arguments = ["--backbone", "convnet", "--weights", "none", "--dim", "16", "--epochs", "6", "--image-size", "64"]
     command = [sys.executable, "-m", "training", "train", str(boutique_folder), "--releases", str(tmp_path), *arguments]
-    with subprocess.Popen(command, cwd=HERE.parent, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, cwd=HOME, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 90
         while not list(tmp_path.glob(".stages/encoder-*.part/checkpoint.pt")):
             assert process.poll() is None
@@ -104,7 +105,7 @@ def test_a_killed_training_leaves_nothing_half_written_and_is_taken_up_again(
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
     assert not [path for path in tmp_path.iterdir() if path.name.isdigit()]
-    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=True)
     assert "encoder: resumed after epoch" in done.stderr
     assert done.stdout.splitlines()[-1] == str(tmp_path / "1")
     Recommender(Release.open(tmp_path / "1")).prove()
@@ -167,7 +168,7 @@ def test_the_exported_graph_names_no_path_of_this_machine(release_folder: Path) 
     """Nor the exporter's stack traces: one network gives one file."""
     graph = (release_folder / "encoder.onnx").read_bytes()
     assert b"site-packages" not in graph
-    assert str(HERE.parent).encode() not in graph
+    assert str(HOME).encode() not in graph
 
 
 def test_the_cut_may_be_a_date_or_seconds() -> None:
@@ -187,5 +188,5 @@ def test_the_release_knows_what_it_was_made_of(release_folder: Path) -> None:
     assert 0 < manifest.metrics["ranking"]["share_of_best_possible_ndcg_at_10"] <= 1
     text = (release_folder / "manifest.json").read_text()
     assert str(release_folder.parent) not in text
-    assert str(HERE.parent) not in text
+    assert str(HOME) not in text
     assert np.isfinite(manifest.index["in_catalogue_at"])
