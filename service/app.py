@@ -21,7 +21,7 @@ from service import images
 from service.batcher import MicroBatcher
 from service.draining import Drain, DrainLayer
 from service.encoder import TRITON, Candidate, Encoder, available_cpus, candidates, choose
-from service.errors import BadQuery, Busy, EncoderUnavailable
+from service.errors import BadQuery, Busy, EncoderUnavailable, VitrineError
 from service.inference import Inference
 from service.inference_grpc import GrpcFront
 from service.inference_models import models
@@ -165,7 +165,7 @@ def _golden(release: Release) -> np.ndarray:
 def _tls(settings: Settings) -> dict[str, Any]:
     """What BentoML needs to serve HTTP over TLS."""
     if (settings.tls_certificate is None) != (settings.tls_key is None):
-        raise EncoderUnavailable("VITRINE_TLS_CERTIFICATE and VITRINE_TLS_KEY go together: set both, or none")
+        raise VitrineError("VITRINE_TLS_CERTIFICATE and VITRINE_TLS_KEY go together: set both, or none")
     if settings.tls_certificate is None:
         return {"enabled": False}
     return {"enabled": True, "certfile": str(settings.tls_certificate), "keyfile": str(settings.tls_key)}
@@ -257,17 +257,10 @@ def _embed(queries: Sequence[Query]) -> list[tuple[str, bytes]]:
     pictures = [query.image or b"" for query in queries]
     vectors = recommender.embed(pictures, boxes=[query.box for query in queries])
     assert encoder is not None, "without an encoder, embed raises"
-    degraded = recommender.degraded()
-    number, fingerprint = recommender.release.number, encoder["fingerprint"]
-    return [
-        (
-            "",
-            EmbeddingOut(release=number, fingerprint=fingerprint, embedding=vector, degraded=degraded)
-            .model_dump_json()
-            .encode(),
-        )
-        for vector in vectors.tolist()
-    ]
+    said = {"release": recommender.release.number, "fingerprint": encoder["fingerprint"]}
+    said["degraded"] = recommender.degraded()
+    answers = [EmbeddingOut(**said, embedding=vector) for vector in vectors.tolist()]
+    return [("", answer.model_dump_json().encode()) for answer in answers]
 
 
 POSTS: dict[str, tuple[type[Body[Any]], Respond]] = {

@@ -302,6 +302,15 @@ def test_no_malformed_request_is_a_server_error(service: Service) -> None:
     assert service.ready()
 
 
+def test_a_message_that_swells_past_the_limit_is_refused(service: Service) -> None:
+    """gRPC's own compression: 100 megabytes of zeros arrive as a few hundred kilobytes."""
+    bomb = message(size=100_000_000)
+    options = [("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(service.grpc, options=options) as channel, pytest.raises(grpc.RpcError) as caught:
+        service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(bomb, compression=grpc.Compression.Gzip)
+    assert caught.value.code().name == "RESOURCE_EXHAUSTED"
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for 127.0.0.1 that signs itself, and its key."""
