@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
 import numpy as np
 import tritonclient.grpc.aio as grpcclient
 from tritonclient.utils import InferenceServerException
@@ -24,6 +25,8 @@ RETRIES = 2  # where the server could not be reached, so that nothing was comput
 PAUSE = 0.05  # seconds before the first of them
 LOOK_AGAIN = 0.5  # seconds between attempts while it is away
 LOOK_AFTER = 5.0  # seconds between proofs while it is there
+# of a call; a server that answers with nonsense is as good as away
+FAILURES = (InferenceServerException, grpc.RpcError, OSError, ValueError, TypeError)
 CHANNEL = [("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1000)]
 
 logger = logging.getLogger("vitrine")
@@ -70,7 +73,7 @@ class Triton:
             raise self._refusal()
         try:
             found: np.ndarray = self._run(self._infer(pixels))
-        except InferenceServerException as error:
+        except FAILURES as error:
             self._lose(str(error))
             raise self._refusal() from error
         return found
@@ -121,7 +124,7 @@ class Triton:
                     self._find()
                 else:
                     self._lose(f"its vectors are not this release's: cosine {cosine:.4f} with the golden ones")
-            except InferenceServerException as error:
+            except FAILURES as error:
                 self._lose(str(error))
             await asyncio.sleep(LOOK_AFTER if self._proven.is_set() else LOOK_AGAIN)
 
