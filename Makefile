@@ -67,11 +67,12 @@ test: check ## the checks, then the tests
 test-slow: install ## end to end: train, serve, attack, benchmark nothing
 	$(BIN)/pytest -m slow
 
-bench: .venv/peers releases/1/manifest.json ## measure beside the peers on the demo (half an hour); tables and plots in benchmarks/results/
+bench: .venv/peers .triton/installed releases/1/manifest.json ## measure beside the peers on the demo (half an hour); tables and plots in benchmarks/results/
 	$(BIN)/python benchmarks/encoder.py --pictures demo/images
 	$(BIN)/python benchmarks/request.py releases/1
 	$(BIN)/python benchmarks/scoring.py releases/1
 	$(BIN)/python benchmarks/serving.py releases/1 --pictures demo/images --open-loop --overload
+	$(BIN)/python benchmarks/inference.py releases/1
 	$(BIN)/python benchmarks/ann.py --items 100000 --work benchmarks/indexes
 	$(BIN)/python benchmarks/growth.py --work benchmarks/indexes --sizes 10000 100000
 	$(BIN)/python benchmarks/factorize.py demo

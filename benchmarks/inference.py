@@ -71,7 +71,11 @@ def main() -> None:
     results = HERE / "results"
     facts = {"machine": describe_machine(), "backbone": backbone, "per_second": found}
     (results / f"inference-{backbone}.json").write_text(json.dumps(facts, indent=1) + "\n")
-    (results / f"inference-{backbone}.md").write_text(f"{backbone}, {facts['machine']}\n\n{text}")
+    machine = facts["machine"]
+    said = (
+        f"{backbone}, {machine['cores']} cores of {machine['cpu']} ({', '.join(machine['flags'])}), {machine['when']}"
+    )
+    (results / f"inference-{backbone}.md").write_text(f"{said}\n\n{text}")
 
 
 def perf(program: Path, at_once: int, flags: list[str]) -> float:
