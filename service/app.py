@@ -3,8 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -14,17 +13,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import bentoml
-import numpy as np
 from starlette.responses import Response
 
-from service import images
+from service import admin
 from service.batcher import MicroBatcher
 from service.draining import Drain, DrainLayer
-from service.encoder import TRITON, Candidate, Encoder, available_cpus, candidates, choose
-from service.errors import BadQuery, Busy, EncoderUnavailable, VitrineError
-from service.inference import Inference
+from service.errors import BadQuery, Busy, VitrineError
 from service.inference_grpc import GrpcFront
-from service.inference_models import models
 from service.inference_rest import REFUSAL, routes
 from service.keys import KeyLayer
 from service.metrics import Metrics
@@ -32,18 +27,13 @@ from service.pipeline import Recommender
 from service.posts import PostLayer, Respond
 from service.problems import ProblemLayer, problem_of
 from service.queries import Query, SimilarQuery
-from service.ranker import DEFAULT_USER_KEY
-from service.release import Release
 from service.routes import create_app
+from service.serving import Serving, open_serving, start_triton
 from service.settings import Settings
-from service.triton import LANES, Address, Fallback, Triton
-from service.triton_server import TritonServer
-from service.wire import Body, EmbedBody, EmbeddingOut, RecommendationOut, RecommendBody, SimilarBody, to_json
+from service.switch import Switch
+from service.wire import Body, EmbedBody, EmbeddingOut, RecommendationOut, RecommendBody, SimilarBody
 
 Gone = Callable[[], Awaitable[Any]] | None
-Work = Callable[[Sequence[Any]], list[tuple[str, bytes]]]  # queries -> the tier and the body of each answer
-
-FIRST_LOOK = 2.0  # seconds that a start waits for Triton where it need not be there
 
 logger = logging.getLogger("vitrine")
 logger.setLevel(logging.INFO)
@@ -52,24 +42,39 @@ metrics = Metrics()
 drain = Drain()
 
 
-@dataclass(slots=True)
 class Running:
-    """What the routes answer from, once the service has started, and what must be ended with it."""
+    """What the routes answer from, once the service has started."""
 
-    recommender: Recommender
-    batcher: MicroBatcher
-    inference: Inference
-    ending: list[Callable[[], None]]
-    grpc: GrpcFront | None = None  # once it listens
+    def __init__(self) -> None:
+        """Raises VitrineError where the release cannot be served."""
+        self.triton = start_triton(settings, metrics)
+        self.grpc: GrpcFront | None = None  # once it listens
+        try:
+            self.switch = Switch(
+                settings.release, lambda path: open_serving(path, settings, metrics),
+                observe=self._switched, failed=metrics.switch_failures.inc,
+            )  # fmt: skip
+        except BaseException:
+            if self.triton is not None:
+                self.triton.close()
+            raise
 
+    def _switched(self, new: Serving, old: Serving | None) -> None:
+        if old is None:
+            self.batcher = MicroBatcher(
+                lanes=new.lanes, largest_batch=new.largest_batch, bound=settings.max_waiting,
+                observe=metrics.observe_batch,
+            )  # fmt: skip
+            metrics.waiting.set_function(lambda: self.batcher.waiting)
+        self.inference = new.inference(self.batcher, metrics)
+        metrics.observe_release(new.number, new.encoder)
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The encoder as it will serve. lanes: calls that it may have at once."""
-
-    encoder: Encoder
-    precision: str
-    lanes: int
+    def close(self) -> None:
+        """Finish what is under way."""
+        self.switch.close()
+        self.batcher.close()
+        if self.triton is not None:
+            self.triton.close()
 
 
 started: list[Running] = []
@@ -86,80 +91,9 @@ def running() -> Running:
     return started[0]
 
 
-def start(settings: Settings, metrics: Metrics) -> Running:
-    """Open the release, choose its encoder, and prove both on the golden cases.
-
-    Raises ReleaseError, EncoderUnavailable."""
-    began = time.perf_counter()
-    release = Release.open(settings.release)
-    cpus = settings.threads or available_cpus()
-    ending: list[Callable[[], None]] = []
-    opened = None
-    if release.encoders:
-        opened = (_in_triton if settings.encoder == TRITON else _in_process)(release, settings, cpus, ending)
-    recommender = Recommender(
-        release, encoder=opened.encoder if opened else None, precision=opened.precision if opened else "fp32",
-        user_key=settings.user_key, max_pixels=settings.max_pixels, observe=metrics.observe_stage,
-    )  # fmt: skip
-    if release.ranker is not None and settings.user_key == DEFAULT_USER_KEY:
-        logger.warning("user ids are hashed with the public default key; set VITRINE_USER_KEY in production")
-    recommender.prove()
-    batcher = MicroBatcher(
-        # one more than there are cores: while a lane waits for the interpreter's lock, another uses its core
-        lanes=opened.lanes if opened else cpus + 1,
-        largest_batch=opened.encoder.largest_batch if opened else 1,
-        bound=settings.max_waiting,
-        observe=metrics.observe_batch,
-    )
-    metrics.release.labels(release.number).set(1)
-    metrics.waiting.set_function(lambda: batcher.waiting)
-    inference = Inference(models(recommender, batcher), release.number, metrics.observe_inference)
-    logger.info(
-        "release %s: %d items, ready in %.2f s", release.number, len(release.items), time.perf_counter() - began
-    )
-    return Running(recommender, batcher, inference, [batcher.close, *ending])
-
-
-def _in_process(release: Release, settings: Settings, cpus: int, ending: list[Callable[[], None]]) -> Opened:
-    """The engine and precision that are the fastest here."""
-    found = candidates(release.encoders, engine=settings.encoder, precision=settings.precision)
-    chosen = choose(found, _golden(release), release.golden.vectors, threads=cpus, lanes=cpus)
-    metrics.encoder.labels(chosen.candidate.engine, chosen.candidate.precision).set(1)
-    logger.info("encoder: %s, the fastest of %s", chosen.candidate, dict(chosen.tried))
-    return Opened(chosen.encoder, chosen.candidate.precision, cpus + 1)
-
-
-def _in_triton(release: Release, settings: Settings, cpus: int, ending: list[Callable[[], None]]) -> Opened:
-    """A Triton server, beside the service or started by it; with the release's own encoder behind it if allowed."""
-    if settings.triton_server is not None:
-        server = TritonServer(
-            settings.triton_server, settings.model_repository, url=settings.triton_url,
-            observe=metrics.triton_starts.inc,
-        )  # fmt: skip
-        ending.append(server.close)
-    address = Address(settings.triton_url, settings.triton_model, release.number, settings.triton_timeout)
-    triton = Triton(address, _golden(release), release.golden.vectors["fp32"], observe=metrics.triton_there.set)
-    ending.insert(0, triton.close)
-    metrics.encoder.labels(TRITON, "fp32").set(1)
-    if not settings.triton_fallback:
-        if not triton.wait(settings.triton_wait):
-            for end in ending:
-                end()
-            raise EncoderUnavailable(
-                f"Triton at {settings.triton_url} did not serve {settings.triton_model} version {release.number} "
-                f"within {settings.triton_wait:g} s ({triton.away}); install the release with vitrine train --only "
-                "export --model-repository, or set VITRINE_TRITON_FALLBACK=true"
-            )
-        return Opened(triton, "fp32", LANES)
-    own = Candidate("onnxruntime", "fp32", release.encoders["fp32"]).open(threads=cpus, lanes=cpus)
-    triton.wait(min(settings.triton_wait, FIRST_LOOK))
-    return Opened(Fallback(triton, own, observe=metrics.triton_fallbacks.inc), "fp32", LANES)
-
-
-def _golden(release: Release) -> np.ndarray:
-    """Pixels of the golden pictures."""
-    golden = [release.path / "golden" / case.picture for case in release.golden.cases if case.picture]
-    return images.decode_all(path.read_bytes() for path in golden)
+def recommender() -> Recommender:
+    """That of the release that answers now."""
+    return running().switch.current.recommender
 
 
 def _tls(settings: Settings) -> dict[str, Any]:
@@ -185,7 +119,7 @@ class Vitrine:
     """Visual recommendation: a photo, a shopper, or both -> items of the catalogue, ranked, with reasons."""
 
     def __init__(self) -> None:
-        started[:] = [start(settings, metrics)]
+        started[:] = [Running()]
 
     async def __is_ready__(self) -> bool:
         return is_ready()
@@ -196,7 +130,7 @@ class Vitrine:
         drain.on_sigterm(settings.drain)
         if settings.grpc_port:
             front = GrpcFront(
-                running().inference, seconds=settings.deadline, max_message_bytes=settings.max_body_bytes,
+                lambda: running().inference, seconds=settings.deadline, max_message_bytes=settings.max_body_bytes,
                 api_key=settings.api_key, ready=is_ready,
             )  # fmt: skip
             await front.start(
@@ -209,8 +143,7 @@ class Vitrine:
         """Finish what is under way."""
         if (front := running().grpc) is not None:
             await front.stop(seconds=settings.deadline)
-        for end in running().ending:
-            end()
+        running().close()
 
     @bentoml.api(route="/recommend", input_spec=RecommendBody, output_spec=RecommendationOut)
     async def recommend(self, asked: Query | BadQuery, gone: Gone = None, **documented: Any) -> Response:
@@ -228,13 +161,14 @@ class Vitrine:
         return await POSTS["/embed"][1](asked, gone)
 
 
-async def _respond(route: str, work: Work, asked: Any, gone: Gone) -> Response:
+async def _respond(route: str, asked: Any, gone: Gone) -> Response:
     """Do the work off the event loop; count it; turn what is wrong with the query, or too much, into a problem."""
     began = time.perf_counter()
     tier = ""
     try:
         if isinstance(asked, BadQuery):
             raise asked
+        work = running().switch.current.work[route]
         tier, body = await running().batcher.submit(work, asked, seconds=settings.deadline, gone=gone)
         response = Response(body, media_type="application/json")
     except (BadQuery, Busy) as error:
@@ -243,30 +177,10 @@ async def _respond(route: str, work: Work, asked: Any, gone: Gone) -> Response:
     return response
 
 
-def _recommend(queries: Sequence[Query]) -> list[tuple[str, bytes]]:
-    return [(answer.tier, to_json(answer)) for answer in running().recommender.recommend(queries)]
-
-
-def _similar(queries: Sequence[SimilarQuery]) -> list[tuple[str, bytes]]:
-    return [(answer.tier, to_json(answer)) for answer in running().recommender.similar(queries)]
-
-
-def _embed(queries: Sequence[Query]) -> list[tuple[str, bytes]]:
-    recommender = running().recommender
-    encoder = recommender.release.manifest.encoder
-    pictures = [query.image or b"" for query in queries]
-    vectors = recommender.embed(pictures, boxes=[query.box for query in queries])
-    assert encoder is not None, "without an encoder, embed raises"
-    said = {"release": recommender.release.number, "fingerprint": encoder["fingerprint"]}
-    said["degraded"] = recommender.degraded()
-    answers = [EmbeddingOut(**said, embedding=vector) for vector in vectors.tolist()]
-    return [("", answer.model_dump_json().encode()) for answer in answers]
-
-
 POSTS: dict[str, tuple[type[Body[Any]], Respond]] = {
-    "/recommend": (RecommendBody, partial(_respond, "/recommend", _recommend)),
-    "/similar": (SimilarBody, partial(_respond, "/similar", _similar)),
-    "/embed": (EmbedBody, partial(_respond, "/embed", _embed)),
+    "/recommend": (RecommendBody, partial(_respond, "/recommend")),
+    "/similar": (SimilarBody, partial(_respond, "/similar")),
+    "/embed": (EmbedBody, partial(_respond, "/embed")),
 }
 
 _service: Any = Vitrine  # the decorator made a bentoml.Service of the class
@@ -274,10 +188,11 @@ _service.add_asgi_middleware(ProblemLayer, max_body_bytes=settings.max_body_byte
 _service.add_asgi_middleware(DrainLayer, drain=drain)
 _service.add_asgi_middleware(KeyLayer, key=settings.api_key, refusals=(REFUSAL,))
 _service.add_asgi_middleware(PostLayer, posts=POSTS)
+_admin_routes = admin.routes(lambda: running().switch.to, key=settings.admin_key)
 _inference_routes = routes(
     lambda: running().inference, ready=is_ready, seconds=settings.deadline, max_body_bytes=settings.max_body_bytes
 )
 _service.mount_asgi_app(
-    create_app(lambda: running().recommender, metrics, lambda: _service.openapi_spec.asdict(), also=_inference_routes),
+    create_app(recommender, metrics, lambda: _service.openapi_spec.asdict(), also=[*_admin_routes, *_inference_routes]),
     path="/",
 )

@@ -44,10 +44,11 @@ class GrpcFront:
     """A gRPC server on a port of its own, in the event loop that starts it."""
 
     def __init__(
-        self, inference: Inference, *, ready: Callable[[], bool], seconds: float, max_message_bytes: int,
+        self, inference: Callable[[], Inference], *, ready: Callable[[], bool], seconds: float, max_message_bytes: int,
         api_key: str | None = None,
     ) -> None:  # fmt: skip
-        """ready: whether requests are welcome; seconds: within which each is answered."""
+        """inference: called once a request; ready: whether requests are welcome; seconds: within which each is
+        answered."""
         self._inference, self._ready, self._seconds = inference, ready, seconds
         self._max_message_bytes, self._api_key = max_message_bytes, api_key
         self._server: grpc.aio.Server | None = None
@@ -115,8 +116,8 @@ class _Health(health_pb2_grpc.HealthServicer):
 class _Servicer:
     """The calls, named as in the protocol."""
 
-    def __init__(self, inference: Inference, ready: Callable[[], bool], seconds: float) -> None:
-        self._core, self._ready, self._seconds = inference, ready, seconds
+    def __init__(self, inference: Callable[[], Inference], ready: Callable[[], bool], seconds: float) -> None:
+        self._inference, self._ready, self._seconds = inference, ready, seconds
 
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
         return service_pb2.ServerLiveResponse(live=True)
@@ -126,37 +127,37 @@ class _Servicer:
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         async def ready() -> Any:
-            return service_pb2.ModelReadyResponse(ready=self._core.has(request.name, _version(request.version)))
+            return service_pb2.ModelReadyResponse(ready=self._inference().has(request.name, _version(request.version)))
 
         return await _answer(ready, context)
 
     async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return service_pb2.ServerMetadataResponse(**self._core.server_metadata())
+        return service_pb2.ServerMetadataResponse(**self._inference().server_metadata())
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         async def described() -> Any:
             return service_pb2.ModelMetadataResponse(
-                **self._core.model_metadata(request.name, _version(request.version))
+                **self._inference().model_metadata(request.name, _version(request.version))
             )
 
         return await _answer(described, context)
 
     async def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
         async def described() -> Any:
-            config = self._core.model_config(request.name, _version(request.version))
+            config = self._inference().model_config(request.name, _version(request.version))
             return service_pb2.ModelConfigResponse(config=json_format.ParseDict(config, model_config_pb2.ModelConfig()))
 
         return await _answer(described, context)
 
     async def ModelStatistics(self, request: Any, context: Any) -> Any:  # noqa: N802
         async def counted() -> Any:
-            found = self._core.statistics(request.name, _version(request.version))
+            found = self._inference().statistics(request.name, _version(request.version))
             return json_format.ParseDict(found, service_pb2.ModelStatisticsResponse())
 
         return await _answer(counted, context)
 
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return service_pb2.RepositoryIndexResponse(models=self._core.repository_index())
+        return service_pb2.RepositoryIndexResponse(models=self._inference().repository_index())
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         return await _answer(lambda: self._infer(request, context), context)
@@ -176,7 +177,7 @@ class _Servicer:
         seconds = self._seconds if remaining is None else min(self._seconds, remaining)
         asked = read(request)
         try:
-            return written(await self._core.infer(asked, seconds=seconds))
+            return written(await self._inference().infer(asked, seconds=seconds))
         except Malformed as error:
             raise Malformed(f"[request id: {request.id or '<id_unknown>'}] {error}", field=error.field) from error
 

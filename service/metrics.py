@@ -47,6 +47,9 @@ class Metrics:
         self.triton_starts = Counter(
             "vitrine_triton_starts", "Starts of the Triton server in this container", registry=self.registry
         )
+        self.switch_failures = Counter(
+            "vitrine_switch_failures", "Releases that could not take over", registry=self.registry
+        )
         self.release = Gauge("vitrine_release", "The release that answers", ["release"], registry=self.registry)
         # finding the counter of some labels costs more than counting
         self._of_stage = cache(self.stage_seconds.labels)
@@ -75,6 +78,14 @@ class Metrics:
         """Count one answer of a route."""
         self._of_answer(route, str(status), tier).inc()
         self._of_route(route).observe(seconds)
+
+    def observe_release(self, number: str, encoder: str) -> None:
+        """Say which release answers from now on, and what computes its vectors, such as `openvino int8`."""
+        self.release.clear()
+        self.release.labels(number).set(1)
+        self.encoder.clear()
+        if encoder.strip():
+            self.encoder.labels(*encoder.split()).set(1)
 
     def observe_inference(self, model: str, outcome: str, tier: str, seconds: float) -> None:
         """For `Inference(observe=...)`."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from service.errors import ReleaseDamaged, ReleaseMismatch, ReleaseTooNew
+from service.errors import ReleaseDamaged, ReleaseMismatch, ReleaseTooNew, shown
 from service.index import EF_SEARCH, Index
 from service.items import Items, Thumbnails
 from service.profiles import Segments
@@ -174,6 +174,18 @@ class Release:
     def number(self) -> str:
         """The release number as replies give it."""
         return str(self.manifest.release)
+
+
+def resolve(path: Path) -> Path:
+    """The folder of a release: `path` itself, or what the file `path` names, by a number or path beside it.
+
+    Raises ReleaseDamaged."""
+    if not path.is_file():
+        return path
+    said = path.read_text().strip()
+    if not said or "\n" in said:
+        raise ReleaseDamaged(f"{path} must hold the number of a release beside it, such as 7; it holds {shown(said)}")
+    return path.parent / said
 
 
 def verify(folder: Path, manifest: Manifest) -> None:

@@ -15,7 +15,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="VITRINE_")
 
-    release: Path = Field(Path("releases/1"), description="folder of the release to serve")
+    release: Path = Field(
+        Path("releases/1"), description="folder of the release to serve, or a file beside it with its number, watched"
+    )
+    admin_key: str | None = Field(None, min_length=8, description="secret of POST /admin/release; without it, none")
     user_key: str = Field(
         DEFAULT_USER_KEY,
         description="secret that user ids are hashed with; must be the one the release was trained with",

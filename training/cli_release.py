@@ -191,18 +191,19 @@ def score(
     print(json.dumps({"pairs": len(scored), "out": str(out_file)}) if as_json else out_file)
 
 
-@app.command(epilog="Example: vitrine serve releases/1 --port 3000 --grpc-port 3001")
+@app.command(epilog="Examples: vitrine serve releases/1 --port 3000 --grpc-port 3001\n\nvitrine serve releases/current")
 def serve(
-    release: ReleasePath,
+    release: Annotated[Path, typer.Argument(help="Folder of one release, or a file beside it with its number")],
     host: Annotated[str, typer.Option(help="Address to bind")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="HTTP port")] = 3000,
     grpc_port: Annotated[int, typer.Option(min=0, help="gRPC port; 0: none")] = 3001,
 ) -> None:
     """Serve a release over HTTP and gRPC until interrupted. The page at / tries the routes out."""
     from service.encoder import TRITON, candidates
+    from service.release import resolve
 
     # what cannot be served is said here, before a server starts
-    opened, settings = open_recommender(release).release, Settings()
+    opened, settings = open_recommender(resolve(release)).release, Settings()
     if opened.encoders and settings.encoder != TRITON:
         candidates(opened.encoders, engine=settings.encoder, precision=settings.precision)
     os.environ |= {

@@ -1,0 +1,165 @@
+"""A release opened for serving: its encoder chosen, its answers proven, its work ready for the batcher."""
+
+import logging
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service import images
+from service.batcher import MicroBatcher
+from service.encoder import TRITON, Candidate, Encoder, available_cpus, candidates, choose
+from service.errors import EncoderUnavailable
+from service.inference import Inference
+from service.inference_models import models
+from service.metrics import Metrics
+from service.pipeline import Recommender
+from service.queries import Query, SimilarQuery
+from service.ranker import DEFAULT_USER_KEY
+from service.release import Release
+from service.settings import Settings
+from service.triton import LANES, Address, Fallback, Triton
+from service.triton_server import TritonServer
+from service.wire import EmbeddingOut, to_json
+
+FIRST_LOOK = 2.0  # seconds that a start waits for Triton where it need not be there
+
+Work = Callable[[Sequence[Any]], list[tuple[str, bytes]]]  # queries -> the tier and the body of each answer
+
+logger = logging.getLogger("vitrine")
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What requests are answered from. work: by route, for the native protocol; lanes: requests at once.
+
+    Work and models hold on to the recommender; when the last request that does has ended, its encoder is closed."""
+
+    recommender: Recommender
+    encoder: str  # engine and precision
+    lanes: int
+    work: Mapping[str, Work]
+
+    @property
+    def number(self) -> str:
+        """Of its release."""
+        return self.recommender.release.number
+
+    @property
+    def largest_batch(self) -> int:
+        """Requests that are worth answering together."""
+        return self.recommender.encoder.largest_batch if self.recommender.encoder is not None else 1
+
+    def inference(self, batcher: MicroBatcher, metrics: Metrics) -> Inference:
+        """The models of the inference protocol over it."""
+        return Inference(models(self.recommender, batcher), self.number, metrics.observe_inference)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """The encoder as it will serve; `end` is called when it is not needed any more."""
+
+    encoder: Encoder | None
+    engine: str
+    precision: str
+    lanes: int
+    end: Callable[[], None] | None = None
+
+
+def open_serving(path: Path, settings: Settings, metrics: Metrics) -> Serving:
+    """Open the release, choose its encoder, and prove both on the golden cases.
+
+    Raises ReleaseError, EncoderUnavailable, EncoderAway."""
+    began = time.perf_counter()
+    release = Release.open(path)
+    cpus = settings.threads or available_cpus()
+    # one lane more than there are cores: while one waits for the interpreter's lock, another uses its core
+    opened = _Opened(None, "", "fp32", cpus + 1)
+    if release.encoders:
+        opened = (_in_triton if settings.encoder == TRITON else _in_process)(release, settings, cpus, metrics)
+    try:
+        recommender = Recommender(
+            release, encoder=opened.encoder, precision=opened.precision, user_key=settings.user_key,
+            max_pixels=settings.max_pixels, observe=metrics.observe_stage,
+        )  # fmt: skip
+        if release.ranker is not None and settings.user_key == DEFAULT_USER_KEY:
+            logger.warning("user ids are hashed with the public default key; set VITRINE_USER_KEY in production")
+        recommender.prove()
+    except BaseException:
+        if opened.end is not None:
+            opened.end()
+        raise
+    if opened.end is not None:
+        weakref.finalize(recommender, opened.end)
+    logger.info(
+        "release %s: %d items, ready in %.2f s", release.number, len(release.items), time.perf_counter() - began
+    )
+    return Serving(recommender, f"{opened.engine} {opened.precision}", opened.lanes, _work(recommender))
+
+
+def start_triton(settings: Settings, metrics: Metrics) -> TritonServer | None:
+    """The server inside this container, where one is asked for."""
+    if settings.encoder != TRITON or settings.triton_server is None:
+        return None
+    return TritonServer(
+        settings.triton_server, settings.model_repository, url=settings.triton_url, observe=metrics.triton_starts.inc
+    )
+
+
+def _in_process(release: Release, settings: Settings, cpus: int, metrics: Metrics) -> _Opened:
+    """The engine and precision that are the fastest here."""
+    found = candidates(release.encoders, engine=settings.encoder, precision=settings.precision)
+    chosen = choose(found, _golden(release), release.golden.vectors, threads=cpus, lanes=cpus)
+    logger.info("encoder: %s, the fastest of %s", chosen.candidate, dict(chosen.tried))
+    return _Opened(chosen.encoder, chosen.candidate.engine, chosen.candidate.precision, cpus + 1)
+
+
+def _in_triton(release: Release, settings: Settings, cpus: int, metrics: Metrics) -> _Opened:
+    """A Triton server; with the release's own encoder behind it if allowed."""
+    address = Address(settings.triton_url, settings.triton_model, release.number, settings.triton_timeout)
+    triton = Triton(address, _golden(release), release.golden.vectors["fp32"], observe=metrics.triton_there.set)
+    if not settings.triton_fallback:
+        if not triton.wait(settings.triton_wait):
+            triton.close()
+            raise EncoderUnavailable(
+                f"Triton at {settings.triton_url} did not serve {settings.triton_model} version {release.number} "
+                f"within {settings.triton_wait:g} s ({triton.away}); install the release with vitrine train --only "
+                "export --model-repository, or set VITRINE_TRITON_FALLBACK=true"
+            )
+        return _Opened(triton, TRITON, "fp32", LANES, triton.close)
+    own = Candidate("onnxruntime", "fp32", release.encoders["fp32"]).open(threads=cpus, lanes=cpus)
+    triton.wait(min(settings.triton_wait, FIRST_LOOK))
+    both = Fallback(triton, own, observe=metrics.triton_fallbacks.inc)
+    return _Opened(both, TRITON, "fp32", LANES, triton.close)
+
+
+def _golden(release: Release) -> np.ndarray:
+    """Pixels of the golden pictures."""
+    golden = [release.path / "golden" / case.picture for case in release.golden.cases if case.picture]
+    return images.decode_all(path.read_bytes() for path in golden)
+
+
+def _work(recommender: Recommender) -> dict[str, Work]:
+    """One object a route: the batcher puts together what has the same work."""
+
+    def recommend(queries: Sequence[Query]) -> list[tuple[str, bytes]]:
+        return [(answer.tier, to_json(answer)) for answer in recommender.recommend(queries)]
+
+    def similar(queries: Sequence[SimilarQuery]) -> list[tuple[str, bytes]]:
+        return [(answer.tier, to_json(answer)) for answer in recommender.similar(queries)]
+
+    def embed(queries: Sequence[Query]) -> list[tuple[str, bytes]]:
+        pictures = [query.image or b"" for query in queries]
+        vectors = recommender.embed(pictures, boxes=[query.box for query in queries])
+        encoder = recommender.release.manifest.encoder
+        assert encoder is not None, "without an encoder, embed raises"
+        said = {"release": recommender.release.number, "fingerprint": encoder["fingerprint"]}
+        said["degraded"] = recommender.degraded()
+        answers = [EmbeddingOut(**said, embedding=vector) for vector in vectors.tolist()]
+        return [("", answer.model_dump_json().encode()) for answer in answers]
+
+    return {"/recommend": recommend, "/similar": similar, "/embed": embed}
