@@ -5,6 +5,7 @@ not NVIDIA's C++ backend.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,9 +50,10 @@ def tritonserver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def second_release(boutique_folder: Path, release_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Release 2, of another network with the same shape: its vectors have nothing to do with release 1's."""
+    """Release 2, of another network with the same shape: its vectors have nothing to do with those of release 1, which
+    lies beside it."""
     releases = tmp_path_factory.mktemp("releases2")
-    (releases / ".numbers" / "1").mkdir(parents=True)
+    shutil.copytree(release_folder, releases / "1")
     first = options(boutique_folder, releases)
     path = train(replace(first, encoder=replace(first.encoder, seed=1)))
     assert path is not None
@@ -147,21 +149,23 @@ def test_the_answers_are_those_of_the_encoder_in_process(
 
 
 def test_a_release_is_rolled_out_and_back_under_load(
-    server: Triton, release_folder: Path, second_release: Path, boutique_folder: Path, tmp_path: Path
+    server: Triton, second_release: Path, boutique_folder: Path, tmp_path: Path
 ) -> None:
     """Install 2, let the poll find it, switch to it, back, remove it: no request fails, none mixes the two releases."""
     pictures = photos(boutique_folder)
-    answers = {"1": expected(release_folder, pictures), "2": expected(second_release, pictures)}
+    first_release = second_release.with_name("1")
+    answers = {"1": expected(first_release, pictures), "2": expected(second_release, pictures)}
     assert answers["1"] != answers["2"]
-    with serve(release_folder, tmp_path / "one", behind(server)) as one, Load(one, pictures) as load:
+    admin = {"X-Admin-Key": "an admin's secret"}
+    settings = behind(server, VITRINE_ADMIN_KEY=admin["X-Admin-Key"])
+    with serve(first_release, tmp_path / "service", settings) as service, Load(service, pictures) as load:
         time.sleep(1)
         repository.install(second_release, server.repository)
         wait_until(lambda: server.has(2))
-        with serve(second_release, tmp_path / "two", behind(server)) as two:
-            load.url = str(two.http.base_url)
+        for number in ("2", "1"):
+            switched = service.http.post("/admin/release", json={"release": number}, headers=admin)
+            assert switched.json() == {"release": number, "encoder": "triton fp32"}
             time.sleep(3)
-            load.url = str(one.http.base_url)
-            time.sleep(0.5)  # what two accepted is answered
         repository.prune(server.repository, {1})
         wait_until(lambda: not server.has(2))
         time.sleep(2)
