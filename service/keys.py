@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.problems import Refusal, problem
+from service.problems import Refusal, refusal_for
 
 BEARER = b"Bearer "
 NAMES = (b"authorization", b"x-api-key")
@@ -35,7 +35,6 @@ class KeyLayer:
         if self.key is None or not asked or holds_key(scope["headers"], self.key):
             await self.app(scope, receive, send)
         else:
-            refuse = next((how for start, how in self.refusals if scope["path"].startswith(start)), problem)
-            response = refuse(401, EXPECTED)
+            response = refusal_for(scope["path"], self.refusals)(401, EXPECTED)
             response.headers["WWW-Authenticate"] = "Bearer"
             await response(scope, receive, send)

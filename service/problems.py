@@ -68,6 +68,11 @@ def problem_of(error: BadQuery | Busy) -> Response:
     return problem(status_of(error), str(error), field=error.field if isinstance(error, BadQuery) else None)
 
 
+def refusal_for(path: str, refusals: tuple[Refusal, ...]) -> Callable[[int, str], Response]:
+    """How errors of this path look."""
+    return next((how for start, how in refusals if path == start or path.startswith(start + "/")), problem)
+
+
 class ProblemLayer:
     """ASGI middleware. What the app answers with status 400 or more leaves as problem+json, or as a refusal has it."""
 
@@ -81,7 +86,7 @@ class ProblemLayer:
             await self.app(scope, receive, send)
             return
         path = scope["path"]
-        refuse = next((how for start, how in self.refusals if path == start or path.startswith(start + "/")), problem)
+        refuse = refusal_for(path, self.refusals)
         exchange = _Exchange(scope, receive, send, self.max_body_bytes, refuse)
         if (refusal := exchange.refuse_declared_length()) is not None:
             await refusal(scope, receive, send)
