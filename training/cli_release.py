@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -191,6 +192,18 @@ def score(
     print(json.dumps({"pairs": len(scored), "out": str(out_file)}) if as_json else out_file)
 
 
+def _require_free(option: str, host: str, port: int) -> None:
+    """Raises VitrineError where another program listens there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise VitrineError(
+                f"{option} {port}: {error.strerror} on {host}; name another, or end what listens there"
+            ) from error
+
+
 @app.command(epilog="Examples: vitrine serve releases/1 --port 3000 --grpc-port 3001\n\nvitrine serve releases/current")
 def serve(
     release: Annotated[Path, typer.Argument(help="Folder of one release, or a file beside it with its number")],
@@ -206,6 +219,8 @@ def serve(
     opened, settings = open_recommender(resolve(release)).release, Settings()
     if opened.encoders and settings.encoder != TRITON:
         candidates(opened.encoders, engine=settings.encoder, precision=settings.precision)
+    for option, number in (("--port", port), ("--grpc-port", grpc_port)):
+        _require_free(option, host, number)
     os.environ |= {
         "VITRINE_RELEASE": str(release.resolve()), "VITRINE_GRPC_HOST": host, "VITRINE_GRPC_PORT": str(grpc_port)
     }  # fmt: skip

@@ -2,15 +2,19 @@
 
 import csv
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.processes import HOME
+from tests.processes import HOME, free_port
 
-VERBS = ("demo-data", "check", "tune", "train", "evaluate", "segments", "recommend", "score", "serve")
+VERBS = (
+    "demo-data", "check", "tune", "train", "evaluate", "segments", "recommend", "score", "serve", "lint-repository",
+    "prune-repository", "export-tensorrt",
+)  # fmt: skip
 
 
 def vitrine(*arguments: str | Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
@@ -105,6 +109,18 @@ def test_errors_are_one_line_and_exit_code_1(arguments: tuple[str, ...], message
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_said_before_the_server_starts(release_folder: Path) -> None:
+    """Of HTTP and of gRPC."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for options in (("--port", port), ("--port", free_port(), "--grpc-port", port)):
+            said = vitrine("serve", release_folder, *map(str, options), ok=False).stderr
+            assert f"{options[-2]} {port}: Address already in use on 127.0.0.1" in said
+            assert "Traceback" not in said
 
 
 def test_wrong_usage_is_exit_code_2() -> None:
