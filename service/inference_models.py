@@ -19,7 +19,7 @@ from service.batcher import MicroBatcher
 from service.errors import BadQuery, Malformed
 from service.inference import ANY, Arrays, Model, Ran, Spec
 from service.pipeline import Recommendation, Recommender
-from service.queries import Query, SimilarQuery, parse_query, parse_similar
+from service.queries import parse_query, parse_similar
 from service.tensors import BYTES, texts
 
 LARGEST_BATCH = 32
@@ -60,12 +60,7 @@ def _recommender(recommender: Recommender, batcher: MicroBatcher) -> Model:
     work = recommender.recommend  # one object: the batcher puts together what has the same work
 
     async def run(inputs: Arrays, seconds: float) -> Ran:
-        rows = _rows(inputs, ("IMAGE", "USER_ID", "FILTER"))
-        queries: list[Query] = [
-            _parsed(parse_query, row, image=at["IMAGE"], user_id=at["USER_ID"], filter=at["FILTER"], k=_k(inputs))
-            for row, at in enumerate(rows)
-        ]
-        answers, waited = await _all(batcher, work, queries, seconds)
+        answers, waited = await _all(batcher, work, _queries(parse_query, inputs, "USER_ID"), seconds)
         said = {"TIER": texts([a.tier for a in answers]), "RELEASE": texts([a.release for a in answers])}
         return Ran(_ranked(answers, _k(inputs)) | said, answers[0].tier, waited, _degraded(answers))
 
@@ -76,35 +71,33 @@ def _similar(recommender: Recommender, batcher: MicroBatcher) -> Model:
     work = recommender.similar
 
     async def run(inputs: Arrays, seconds: float) -> Ran:
-        rows = _rows(inputs, ("IMAGE", "ITEM_ID", "FILTER"))
-        queries: list[SimilarQuery] = [
-            _parsed(parse_similar, row, image=at["IMAGE"], item_id=at["ITEM_ID"], filter=at["FILTER"], k=_k(inputs))
-            for row, at in enumerate(rows)
-        ]
-        answers, waited = await _all(batcher, work, queries, seconds)
+        answers, waited = await _all(batcher, work, _queries(parse_similar, inputs, "ITEM_ID"), seconds)
         return Ran(_ranked(answers, _k(inputs)), answers[0].tier, waited, _degraded(answers))
 
     return Model("similar", (IMAGE, ITEM_ID, K, FILTER), RANKED, run, LARGEST_BATCH)
 
 
-def _rows(inputs: Arrays, names: Sequence[str]) -> list[dict[str, bytes]]:
-    """Each row's elements; b"" for an input that was not sent."""
+def _queries(parse: Callable[..., Any], inputs: Arrays, id_name: str) -> list[Any]:
+    """Each row as the native routes would read it. Raises BadQuery, which says in which row."""
+    names = ("IMAGE", id_name, "FILTER")
     sizes = {len(inputs[name]) for name in names if name in inputs}
     if len(sizes) > 1:
         raise Malformed(f"{', '.join(names)} must have as many rows as each other; got {sorted(sizes)}")
-    n = sizes.pop() if sizes else 1
-    return [{name: inputs[name][row] if name in inputs else b"" for name in names} for row in range(n)]
+    rows = range(sizes.pop() if sizes else 1)
+    return [
+        _parsed(parse, row, {name: inputs[name][row] for name in names if name in inputs}, _k(inputs)) for row in rows
+    ]
 
 
 def _k(inputs: Arrays) -> int:
     return int(inputs["K"][0]) if "K" in inputs else 10
 
 
-def _parsed(parse: Callable[..., Any], row: int, *, image: bytes, filter: bytes, k: int, **ids: bytes) -> Any:
-    """A row as the native routes would read it. Raises BadQuery, which says in which row."""
-    values: dict[str, Any] = {"k": k}
+def _parsed(parse: Callable[..., Any], row: int, sent: dict[str, bytes], k: int) -> Any:
+    """sent: the row's elements; empty means none."""
+    image, filter = sent.pop("IMAGE", b""), sent.pop("FILTER", b"")
     try:
-        values |= {name: given.decode() for name, given in ids.items() if given}
+        values: dict[str, Any] = {"k": k} | {name.lower(): given.decode() for name, given in sent.items() if given}
         if filter:
             values["filter"] = json.loads(filter)
         return parse(values, image=image or None)
