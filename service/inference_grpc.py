@@ -19,6 +19,7 @@ from service.tensors import BYTES, SentTensor
 
 SERVICE = "inference.GRPCInferenceService"
 LOOK_AGAIN = 0.5  # seconds between looks for who watches health
+LAST_CALLS = 0.5  # seconds in which callers are told that the server ends
 AT_ONCE = 1000  # calls; the batcher refuses what it cannot hold long before
 OPEN = (f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady", "/grpc.health.v1.Health/")  # no key is asked for
 # field of InferTensorContents that holds a datatype's values
@@ -49,8 +50,9 @@ class GrpcFront:
     ) -> None:  # fmt: skip
         """inference: called once a request; ready: whether requests are welcome; seconds: within which each is
         answered."""
-        self._inference, self._ready, self._seconds = inference, ready, seconds
+        self._ready = ready
         self._max_message_bytes, self._api_key = max_message_bytes, api_key
+        self._servicer = _Servicer(inference, ready, seconds)
         self._server: grpc.aio.Server | None = None
 
     async def start(self, host: str, port: int, *, certificate: Path | None = None, key: Path | None = None) -> int:
@@ -63,7 +65,7 @@ class GrpcFront:
         ]
         keys = [_KeyCheck(self._api_key)] if self._api_key else []
         server = grpc.aio.server(options=options, interceptors=keys, maximum_concurrent_rpcs=AT_ONCE)
-        servicer: Any = _Servicer(self._inference, self._ready, self._seconds)
+        servicer: Any = self._servicer
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
         healthy = _Health(self._ready)
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
@@ -85,6 +87,9 @@ class GrpcFront:
     async def stop(self, *, seconds: float) -> None:
         """Take no more calls; those under way have so many seconds."""
         if self._server is not None:
+            # gRPC itself would cancel what comes in at the moment of its end: callers are told before
+            self._servicer.ending = True
+            await asyncio.sleep(LAST_CALLS)
             await self._server.stop(seconds)
 
 
@@ -118,6 +123,7 @@ class _Servicer:
 
     def __init__(self, inference: Callable[[], Inference], ready: Callable[[], bool], seconds: float) -> None:
         self._inference, self._ready, self._seconds = inference, ready, seconds
+        self.ending = False
 
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
         return service_pb2.ServerLiveResponse(live=True)
@@ -173,6 +179,8 @@ class _Servicer:
             yield response
 
     async def _infer(self, request: Any, context: Any) -> Any:
+        if self.ending:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is ending; ask another")
         remaining = context.time_remaining()
         seconds = self._seconds if remaining is None else min(self._seconds, remaining)
         asked = read(request)
