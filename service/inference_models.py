@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from service.answers import Recommendation
 from service.batcher import MicroBatcher
 from service.errors import BadQuery, Malformed
 from service.inference import ANY, Arrays, Model, Ran, Spec
-from service.pipeline import Recommendation, Recommender
+from service.pipeline import Recommender
 from service.queries import parse_query, parse_similar
 from service.tensors import BYTES, texts
 

@@ -84,16 +84,13 @@ def routes(
         return answered
 
     one, version = f"{PREFIX}/models/{{model}}", "/versions/{version:int}"
-    model_routes = [
-        (suffix, endpoint, method, what)
-        for suffix, endpoint, method, what in (
-            ("", metadata, "GET", "Tensors of a model"),
-            ("/ready", model_ready, "GET", "Whether a model is served"),
-            ("/config", config, "GET", "Configuration of a model"),
-            ("/stats", statistics, "GET", "Statistics of a model"),
-            ("/infer", infer, "POST", "Ask a model"),
-        )
-    ]
+    model_routes = (
+        ("", metadata, "GET", "Tensors of a model"),
+        ("/ready", model_ready, "GET", "Whether a model is served"),
+        ("/config", config, "GET", "Configuration of a model"),
+        ("/stats", statistics, "GET", "Statistics of a model"),
+        ("/infer", infer, "POST", "Ask a model"),
+    )
     return [
         Route(PREFIX, answer(server), methods=["GET"], name="Open Inference Protocol: the server"),
         Route(f"{PREFIX}/health/live", answer(live), methods=["GET"], name="Whether the server lives"),

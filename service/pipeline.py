@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from service import images
+from service.answers import Item, Recommendation
 from service.encoder import SAME, Candidate, Encoder, available_cpus
 from service.errors import BadQuery, NotFound, ReleaseMismatch, shown
 from service.profiles import Profile, describe
@@ -31,31 +32,6 @@ POOL = 500  # candidates from each source, before they are ranked
 VOTERS = 10  # neighbours that vote on the category of a picture
 GOLDEN_OVERLAP = 0.9
 _NOTHING = np.empty(0, np.int64)
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One recommended item. The terms add up to the score."""
-
-    item_id: str
-    score: float
-    terms: dict[str, float]
-    because: list[str]
-    title: str
-    category: Any
-    attributes: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Recommendation:
-    """An answer. `tier` names what it rests on; `query` says what the picture seems to be, where there is one;
-    `degraded` names the parts that were answered otherwise than they should be."""
-
-    release: str
-    tier: str
-    items: list[Item]
-    query: dict[str, Any] | None
-    degraded: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

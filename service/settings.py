@@ -11,7 +11,7 @@ from service.ranker import DEFAULT_USER_KEY
 
 
 class Settings(BaseSettings):
-    """Read by `service/app.py` and the command line only; everything else gets arguments."""
+    """Made by `service/app.py` and the command line only; `service/serving.py` gets them, all else gets arguments."""
 
     model_config = SettingsConfigDict(env_prefix="VITRINE_")
 

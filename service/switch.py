@@ -61,7 +61,6 @@ class Switch:
         if self._path.is_file():
             aside = self._path.with_name(f".{self._path.name}.part")
             aside.write_text(f"{number}\n")
-            self._said = aside.read_text()
             aside.replace(self._path)
         return new
 

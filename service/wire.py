@@ -14,8 +14,8 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from service.answers import Recommendation
 from service.errors import BadQuery, Malformed, TooLarge, UnsupportedMedia, shown
-from service.pipeline import Recommendation
 from service.queries import MAX_K, Query, SimilarQuery, parse_query, parse_similar
 
 Picture = Annotated[Path, ContentType("image/*")]

@@ -6,11 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import httpx
 
@@ -142,3 +144,21 @@ def triton(program: Path, folder: Path) -> Iterator[Triton]:
         yield server
     finally:
         server.kill()
+
+
+class Clients:
+    """Threads that ask as long as the block lasts: each runs its function until `done` is set."""
+
+    def __init__(self, asks: Sequence[Callable[[], None]]) -> None:
+        self.done = threading.Event()
+        self._threads = [threading.Thread(target=ask) for ask in asks]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        for thread in self._threads:
+            thread.join()

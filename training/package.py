@@ -23,7 +23,7 @@ from service.pipeline import Recommender
 from service.queries import Event, Query
 from service.release import GoldenCase, Manifest, Release, digest, encoder_file, golden_file, list_files
 from training.catalogue import Catalogue
-from training.precisions import overlaps, refusal
+from training.precisions import answered, chain_overlaps, refusal
 from training.progress import say, track
 from training.ranker import at_end
 
@@ -164,8 +164,7 @@ def _compare(parts: Parts, manifest: Manifest, precision: str, recommender: Reco
         Query(image=parts.catalogue.picture(row), user_id=users[at % len(users)], k=GOLDEN_K)
         for at, row in enumerate(track(chosen, f"comparing {precision} with float32"))
     ]
-    answers = [[_answer(each, query) for query in queries] for each in (recommender, other)]
-    overlap = overlaps(answers[1], answers[0])
+    overlap = chain_overlaps(recommender, other, queries)
     figures = {"overlap_median": float(np.median(overlap)), "overlap_mean": float(overlap.mean())}
     assert manifest.encoder is not None
     manifest.encoder["precisions"][precision]["whole_chain"] = figures
@@ -186,20 +185,16 @@ def _golden_cases(parts: Parts, recommender: Recommender, folder: Path) -> tuple
         pictures = [catalogue.picture(row) for row in chosen]
         for place, picture in enumerate(pictures):
             (folder / "golden" / f"{place}.picture").write_bytes(picture)
-            cases.append(GoldenCase(f"{place}.picture", [], _answer(recommender, Query(image=picture, k=GOLDEN_K))))
+            cases.append(GoldenCase(f"{place}.picture", [], answered(recommender, Query(image=picture, k=GOLDEN_K))))
     if parts.seen is not None:
         ids = catalogue.items["item_id"]
         for _, items in list(parts.seen.groupby("user_id", sort=True)["item"])[:GOLDEN_SHOPPERS]:
             events = [str(ids.iloc[item]) for item in items.iloc[-10:]]
             query = Query(events=tuple(Event(item) for item in events), k=GOLDEN_K)
-            cases.append(GoldenCase(None, events, _answer(recommender, query)))
+            cases.append(GoldenCase(None, events, answered(recommender, query)))
     if not cases:
         raise BadQuery("the catalogue has neither pictures nor interactions: there is nothing to recommend by")
     return cases, pictures
-
-
-def _answer(recommender: Recommender, query: Query) -> list[str]:
-    return [item.item_id for item in recommender.recommend([query])[0].items]
 
 
 def _write_golden(folder: Path, cases: list[GoldenCase]) -> None:

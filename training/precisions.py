@@ -23,6 +23,8 @@ from service.encoder import available_cpus
 from service.engines import ENGINES, installed
 from service.errors import ReleaseMismatch
 from service.images import decode_all
+from service.pipeline import Recommender
+from service.queries import Query
 from service.release import digest
 from training.catalogue import Catalogue
 from training.progress import say, track
@@ -101,6 +103,16 @@ def overlaps(
 ) -> np.ndarray:
     """Share of each of `others` that is in the answer beside it: (n,)."""
     return np.array([len(set(a) & set(b)) / max(1, len(b)) for a, b in zip(answers, others, strict=True)])
+
+
+def chain_overlaps(own: Recommender, other: Recommender, queries: Sequence[Query]) -> np.ndarray:
+    """Ask both the same, each query by itself: the share of `own`'s final items that `other` gives, (n,)."""
+    return overlaps(*([answered(each, query) for query in queries] for each in (other, own)))
+
+
+def answered(recommender: Recommender, query: Query) -> list[str]:
+    """The items of an answer, best first."""
+    return [item.item_id for item in recommender.recommend([query])[0].items]
 
 
 def make_fp16(parent: Path, path: Path) -> None:

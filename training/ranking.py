@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from service.pipeline import Recommendation, Recommender
+from service.answers import Recommendation
+from service.pipeline import Recommender
 from service.queries import MAX_K, Query
 from training import baselines, measures, split
 from training.baselines import Scorer

@@ -4,7 +4,6 @@ A plan belongs to one network, one kind of GPU, one version of TensorRT and one 
 that none is taken for another. Building and running one needs a GPU: `Toolkit` is all that touches one.
 """
 
-import hashlib
 import shutil
 import subprocess
 import tempfile
@@ -18,9 +17,9 @@ import numpy as np
 from service.errors import VitrineError
 from service.pipeline import Recommender
 from service.queries import Query
-from service.release import Release
+from service.release import Release, digest
 from training.catalogue import Catalogue
-from training.precisions import QUERIES, TOP, overlaps, pictures_for, refusal
+from training.precisions import QUERIES, TOP, chain_overlaps, pictures_for, refusal
 from training.progress import say, track
 from training.repository import PLAN_MODEL, put
 
@@ -58,7 +57,7 @@ class _Plan:
 
 def plan_name(encoder: Path, toolkit: Toolkit, precision: str) -> str:
     """encoder-<digest of the network>-sm90-trt10.7.0-fp16.plan"""
-    network = hashlib.sha256(encoder.read_bytes()).hexdigest()[:16]
+    network = digest(encoder)[:16]
     return f"encoder-{network}-sm{toolkit.capability.replace('.', '')}-trt{toolkit.version}-{precision}.plan"
 
 
@@ -102,12 +101,8 @@ def _compare(
     own = Recommender(release, user_key=user_key)
     other = Recommender(release, encoder=_Plan(vectors.shape[1], encode), user_key=user_key)
     rows = np.random.default_rng(seed).permutation(catalogue.pictured())[:QUERIES]
-    answers: list[list[list[str]]] = [[], []]
-    for row in track(list(rows), "asking both"):
-        query = Query(image=catalogue.picture(row), k=TOP)
-        for found, recommender in zip(answers, (own, other), strict=True):
-            found.append([item.item_id for item in recommender.recommend([query])[0].items])
-    final = overlaps(answers[1], answers[0])
+    queries = [Query(image=catalogue.picture(row), k=TOP) for row in track(list(rows), "asking both")]
+    final = chain_overlaps(own, other, queries)
     say(f"TensorRT {precision}: {agreement}; final top {TOP} overlap {np.median(final):.3f} at the median query")
     if min(agreement.overlap_median, float(np.median(final))) < least_overlap:
         raise refusal(f"TensorRT {precision}", f"{agreement}; final top {TOP}: {np.median(final):.3f}", least_overlap)

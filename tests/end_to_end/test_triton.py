@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -26,7 +27,7 @@ import tritonclient.grpc as triton_grpc
 from service.pipeline import Recommender
 from service.release import Release
 from tests.conftest import options
-from tests.processes import HOME, Service, Triton, free_port, serve, triton, wait_until
+from tests.processes import HOME, Clients, Service, Triton, free_port, serve, triton, wait_until
 from training import repository
 from training.train import train
 
@@ -80,25 +81,15 @@ def photos(boutique_folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted((boutique_folder / "images").iterdir())]
 
 
-class Load:
+class Load(Clients):
     """Clients that ask for recommendations one after the other, until they are told to stop."""
 
     def __init__(self, service: Service, pictures: list[bytes], *, clients: int = 8) -> None:
         self.url = str(service.http.base_url)
         self.answers: list[tuple[float, int, dict]] = []  # when, status, body
         self.lost: list[str] = []
-        self._pictures, self._stop = pictures, threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(clients)]
-
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        self._pictures = pictures
+        super().__init__([partial(self._ask, number) for number in range(clients)])
 
     @property
     def statuses(self) -> Counter[int]:
@@ -107,7 +98,7 @@ class Load:
 
     def _ask(self, number: int) -> None:
         with httpx.Client(timeout=30) as client:
-            while not self._stop.is_set():
+            while not self.done.is_set():
                 number += 1
                 at = number * 7 % len(self._pictures)
                 try:

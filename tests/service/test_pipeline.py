@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from service.answers import Recommendation
 from service.errors import BadQuery, NotFound
-from service.pipeline import Recommendation, Recommender
+from service.pipeline import Recommender
 from service.queries import Event, Query, SimilarQuery
 
 EVENTS = (Event("0004", "purchase"), Event("0016", "view"))

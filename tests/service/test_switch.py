@@ -1,10 +1,10 @@
 """Another release takes over while the service answers: by the admin route, and by a pointer file."""
 
 import shutil
-import threading
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -17,7 +17,7 @@ from service.pipeline import Recommender
 from service.queries import Query
 from service.release import Release
 from tests.conftest import options
-from tests.processes import Service, serve, wait_until
+from tests.processes import Clients, Service, serve, wait_until
 from training.train import train
 
 ADMIN = {"X-Admin-Key": "an admin's secret"}
@@ -54,29 +54,19 @@ def switch(service: Service, number: object, **headers: str) -> httpx.Response:
     return service.http.post("/admin/release", json={"release": number}, headers=headers or ADMIN)
 
 
-class Clients:
+class Shoppers(Clients):
     """Eight clients, half of them over gRPC, that ask as long as the block lasts and check each answer."""
 
     def __init__(self, service: Service, answers: dict[str, list[list[str]]]) -> None:
         self.seen: Counter[str] = Counter()
         self.wrong: list[str] = []
-        self._service, self._answers, self._stop = service, answers, threading.Event()
+        self._service, self._answers = service, answers
         asks = (self._over_http, self._over_grpc)
-        self._threads = [threading.Thread(target=asks[number % 2], args=(number,)) for number in range(8)]
-
-    def __enter__(self) -> "Clients":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        super().__init__([partial(asks[number % 2], number) for number in range(8)])
 
     def _over_http(self, at: int) -> None:
         with httpx.Client(base_url=self._service.http.base_url, timeout=30) as client:
-            while not self._stop.is_set():
+            while not self.done.is_set():
                 at = (at + 1) % len(USERS)
                 answer = client.post("/recommend", json={"user_id": USERS[at]})
                 if answer.status_code != 200:
@@ -87,7 +77,7 @@ class Clients:
 
     def _over_grpc(self, at: int) -> None:
         with triton_grpc.InferenceServerClient(self._service.grpc) as client:
-            while not self._stop.is_set():
+            while not self.done.is_set():
                 at = (at + 1) % len(USERS)
                 user = triton_grpc.InferInput("USER_ID", [1], "BYTES")
                 user.set_data_from_numpy(np.array([USERS[at].encode()], object))
@@ -112,7 +102,7 @@ def test_twenty_switches_under_load_lose_and_mix_nothing(
     with serve(releases / "1", tmp_path, {"VITRINE_ADMIN_KEY": ADMIN["X-Admin-Key"]}) as service:
         process = psutil.Process(service.process.pid)
         memory = []
-        with Clients(service, answers) as clients:
+        with Shoppers(service, answers) as clients:
             for turn in range(20):
                 number = "21"[turn % 2]
                 assert switch(service, number).json()["release"] == number
