@@ -31,6 +31,7 @@ from service.routes import create_app
 from service.serving import Serving, open_serving, start_triton
 from service.settings import Settings
 from service.switch import Switch
+from service.trial import Bounds, Plan, Trial
 from service.wire import Body, EmbedBody, EmbeddingOut, RecommendationOut, RecommendBody, SimilarBody
 
 Gone = Callable[[], Awaitable[Any]] | None
@@ -49,6 +50,7 @@ class Running:
         """Raises VitrineError where the release cannot be served."""
         self.triton = start_triton(settings, metrics)
         self.grpc: GrpcFront | None = None  # once it listens
+        self.trial = Trial(_plan(settings), lambda path: open_serving(path, settings, metrics), metrics)
         try:
             self.switch = Switch(
                 settings.release, lambda path: open_serving(path, settings, metrics),
@@ -66,12 +68,14 @@ class Running:
                 observe=metrics.observe_batch,
             )  # fmt: skip
             metrics.waiting.set_function(lambda: self.batcher.waiting)
-        self.inference = new.inference(self.batcher, metrics)
+        self.inference = new.inference(self.batcher, metrics, self.trial.answer)
         metrics.observe_release(new.number, new.encoder)
+        self.trial.beside(new)
 
     def close(self) -> None:
         """Finish what is under way."""
         self.switch.close()
+        self.trial.close()
         self.batcher.close()
         if self.triton is not None:
             self.triton.close()
@@ -94,6 +98,14 @@ def running() -> Running:
 def recommender() -> Recommender:
     """That of the release that answers now."""
     return running().switch.current.recommender
+
+
+def _plan(settings: Settings) -> Plan | None:
+    """What is tried beside production."""
+    if settings.candidate is None:
+        return None
+    bounds = Bounds(settings.candidate_errors, settings.candidate_overlap, settings.candidate_fewest)
+    return Plan(settings.candidate, settings.candidate_mode, settings.candidate_share, settings.user_key, bounds)
 
 
 def _tls(settings: Settings) -> dict[str, Any]:
@@ -168,8 +180,12 @@ async def _respond(route: str, asked: Any, gone: Gone) -> Response:
     try:
         if isinstance(asked, BadQuery):
             raise asked
-        work = running().switch.current.work[route]
-        tier, body = await running().batcher.submit(work, asked, seconds=settings.deadline, gone=gone)
+        now, user_id = running(), asked.user_id if route == "/recommend" else None
+
+        async def ask(serving: Serving) -> tuple[str, bytes]:
+            return await now.batcher.submit(serving.work[route], asked, seconds=settings.deadline, gone=gone)
+
+        tier, body = await now.trial.answer(now.switch.current, user_id, ask)
         response = Response(body, media_type="application/json")
     except (BadQuery, Busy) as error:
         response = problem_of(error)
@@ -193,6 +209,12 @@ _inference_routes = routes(
     lambda: running().inference, ready=is_ready, seconds=settings.deadline, max_body_bytes=settings.max_body_bytes
 )
 _service.mount_asgi_app(
-    create_app(recommender, metrics, lambda: _service.openapi_spec.asdict(), also=[*_admin_routes, *_inference_routes]),
+    create_app(
+        recommender,
+        metrics,
+        lambda: _service.openapi_spec.asdict(),
+        lambda: running().trial.described(),
+        also=[*_admin_routes, *_inference_routes],
+    ),
     path="/",
 )

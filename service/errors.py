@@ -17,7 +17,9 @@
     |  |- ReleaseDamaged     files missing, extra or changed since it was sealed
     |  |- ReleaseMismatch    parts that do not belong together
     |  `- ReleaseTooNew      written by a later format version
-    `- CatalogueError        input that training cannot start from
+    |- CatalogueError        input that training cannot start from
+    |- RegistryError         the registry cannot be asked, or does not hold what was asked for
+    `- PromotionRefused      what must not be promoted, and why
 
 Only `service.problems` knows which HTTP status stands for which of them.
 """
@@ -111,3 +113,11 @@ class ReleaseTooNew(ReleaseError):
 
 class CatalogueError(VitrineError):
     """The catalogue folder is not something that training can start from."""
+
+
+class RegistryError(VitrineError):
+    """The registry cannot be asked, or does not hold what was asked for."""
+
+
+class PromotionRefused(VitrineError):
+    """The release must not be promoted."""

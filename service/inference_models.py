@@ -10,7 +10,7 @@ Where a row has fewer than k items, ITEM_ID is padded with "" and SCORE with NaN
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from service.batcher import MicroBatcher
 from service.errors import BadQuery, Malformed
 from service.inference import ANY, Arrays, Model, Ran, Spec
 from service.pipeline import Recommender
-from service.queries import parse_query, parse_similar
+from service.queries import SimilarQuery, parse_query, parse_similar
 from service.tensors import BYTES, texts
 
 LARGEST_BATCH = 32
@@ -33,9 +33,12 @@ RANKED = (Spec("ITEM_ID", BYTES, (ANY, ANY)), Spec("SCORE", "FP32", (ANY, ANY)))
 SAID = (Spec("TIER", BYTES, (ANY,)), Spec("RELEASE", BYTES, (ANY,)))
 
 
-def models(recommender: Recommender, batcher: MicroBatcher) -> dict[str, Model]:
-    """Those that this release can serve: without pictures, neither encoder nor similar."""
-    found = [_recommender(recommender, batcher)]
+Ask = Callable[[Any, float, Callable[[float], None]], Awaitable[Recommendation]]  # (query, seconds, waited)
+
+
+def models(recommender: Recommender, batcher: MicroBatcher, recommend: Ask) -> dict[str, Model]:
+    """Those that this release can serve: without pictures, neither encoder nor similar. recommend: answers a query."""
+    found = [_recommender(recommend)]
     if recommender.encoder is not None:
         found += [_similar(recommender, batcher), _encoder(recommender, batcher, dim=recommender.encoder.dim)]
     return {model.name: model for model in found}
@@ -57,11 +60,9 @@ def _encoder(recommender: Recommender, batcher: MicroBatcher, *, dim: int) -> Mo
     return Model("encoder", (images,), (embeddings,), run, LARGEST_BATCH, batched=True)
 
 
-def _recommender(recommender: Recommender, batcher: MicroBatcher) -> Model:
-    work = recommender.recommend  # one object: the batcher puts together what has the same work
-
+def _recommender(recommend: Ask) -> Model:
     async def run(inputs: Arrays, seconds: float) -> Ran:
-        answers, waited = await _all(batcher, work, _queries(parse_query, inputs, "USER_ID"), seconds)
+        answers, waited = await _all(recommend, _queries(parse_query, inputs, "USER_ID"), seconds)
         said = {"TIER": texts([a.tier for a in answers]), "RELEASE": texts([a.release for a in answers])}
         return Ran(_ranked(answers, _k(inputs)) | said, answers[0].tier, waited, _degraded(answers))
 
@@ -69,10 +70,13 @@ def _recommender(recommender: Recommender, batcher: MicroBatcher) -> Model:
 
 
 def _similar(recommender: Recommender, batcher: MicroBatcher) -> Model:
-    work = recommender.similar
+    work = recommender.similar  # one object: the batcher puts together what has the same work
+
+    async def ask(query: SimilarQuery, seconds: float, waited: Callable[[float], None]) -> Recommendation:
+        return await batcher.submit(work, query, seconds=seconds, waited=waited)
 
     async def run(inputs: Arrays, seconds: float) -> Ran:
-        answers, waited = await _all(batcher, work, _queries(parse_similar, inputs, "ITEM_ID"), seconds)
+        answers, waited = await _all(ask, _queries(parse_similar, inputs, "ITEM_ID"), seconds)
         return Ran(_ranked(answers, _k(inputs)), answers[0].tier, waited, _degraded(answers))
 
     return Model("similar", (IMAGE, ITEM_ID, K, FILTER), RANKED, run, LARGEST_BATCH)
@@ -108,19 +112,12 @@ def _parsed(parse: Callable[..., Any], row: int, sent: dict[str, bytes], k: int)
         raise type(error)(f"row {row}: {error}", field=error.field) from error
 
 
-async def _all(
-    batcher: MicroBatcher, work: Callable[[Sequence[Any]], Sequence[Recommendation]], queries: Sequence[Any],
-    seconds: float,
-) -> tuple[list[Recommendation], float]:  # fmt: skip
+async def _all(ask: Ask, queries: Sequence[Any], seconds: float) -> tuple[list[Recommendation], float]:
     """The answers, and the longest wait. Each row waits like a request of its own; the first that fails ends all."""
     waits: list[float] = []
-
-    async def ask(query: Any) -> Recommendation:
-        return await batcher.submit(work, query, seconds=seconds, waited=waits.append)
-
     if len(queries) == 1:  # without a task, which costs a turn of the event loop
-        return [await ask(queries[0])], max(waits)
-    tasks = [asyncio.ensure_future(ask(query)) for query in queries]
+        return [await ask(queries[0], seconds, waits.append)], max(waits)
+    tasks = [asyncio.ensure_future(ask(query, seconds, waits.append)) for query in queries]
     try:
         return list(await asyncio.gather(*tasks)), max(waits)
     finally:

@@ -6,9 +6,12 @@ from functools import cache
 # BentoML sets it for services of several processes; their values lie in files, and each costs three times as much
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
+
+from service.shadow import Comparison
 
 STAGE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+CANDIDATE, PRODUCTION = "candidate", "production"
 
 
 class Metrics:
@@ -65,6 +68,68 @@ class Metrics:
         )  # fmt: skip
         self._of_inference = cache(self.inferences.labels)
         self._of_model = cache(self.inference_seconds.labels)
+
+        self._add_trial()
+
+    def _add_trial(self) -> None:
+        """What becomes of a candidate beside production."""
+        self.candidate = Gauge(
+            "vitrine_candidate", "The candidate beside production", ["release", "mode", "state"], registry=self.registry
+        )
+        self.candidate_stops = Counter(
+            "vitrine_candidate_stops", "Candidates that were taken out", registry=self.registry
+        )
+        self.canary = Counter(
+            "vitrine_canary_requests", "Shoppers' requests that fell to the candidate", ["outcome"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.shadow = Counter(
+            "vitrine_shadow_queries", "Queries for the candidate in the shadow", ["outcome"], registry=self.registry
+        )
+        self.shadow_overlap = Histogram(
+            "vitrine_shadow_overlap", "Share of production's first ten items that the candidate shows",
+            buckets=[tenth / 10 for tenth in range(11)], registry=self.registry,
+        )  # fmt: skip
+        self.shadow_correlation = Summary(  # a histogram of values below zero has no sum
+            "vitrine_shadow_rank_correlation", "Kendall's tau of both orders, -1 to 1", registry=self.registry
+        )
+        self.shadow_cold = Summary(
+            "vitrine_shadow_cold_share",
+            "Share of shown items that nobody has touched",
+            ["side"],
+            registry=self.registry,
+        )
+        self.shadow_coverage = Gauge(
+            "vitrine_shadow_coverage", "Share of the catalogue shown so far", ["side"], registry=self.registry
+        )
+        self.shadow_seconds = Summary(
+            "vitrine_shadow_seconds", "Seconds of a query, both asked in the shadow", ["side"], registry=self.registry
+        )
+
+    def trial_is(self, release: str, mode: str, state: str) -> None:
+        """For `Trial(told=...)`."""
+        self.candidate.clear()
+        self.candidate.labels(release, mode, state).set(1)
+        if state == "stopped":
+            self.candidate_stops.inc()
+
+    def canary_answered(self, failed: bool) -> None:
+        """For `Trial(told=...)`."""
+        self.canary.labels("failed" if failed else "answered").inc()
+
+    def shadow_was(self, outcome: str, comparison: Comparison | None) -> None:
+        """For `Trial(told=...)`."""
+        self.shadow.labels(outcome).inc()
+        if comparison is None:
+            return
+        self.shadow_overlap.observe(comparison.overlap)
+        self.shadow_correlation.observe(comparison.correlation)
+        self.shadow_cold.labels(CANDIDATE).observe(comparison.cold)
+        self.shadow_cold.labels(PRODUCTION).observe(comparison.cold_production)
+        self.shadow_coverage.labels(CANDIDATE).set(comparison.coverage)
+        self.shadow_coverage.labels(PRODUCTION).set(comparison.coverage_production)
+        for side, seconds in zip((CANDIDATE, PRODUCTION), comparison.seconds or (), strict=False):
+            self.shadow_seconds.labels(side).observe(seconds)
 
     def observe_batch(self, what: str, value: float) -> None:
         """For `MicroBatcher(observe=...)`."""

@@ -32,6 +32,8 @@ POOL = 500  # candidates from each source, before they are ranked
 VOTERS = 10  # neighbours that vote on the category of a picture
 GOLDEN_OVERLAP = 0.9
 _NOTHING = np.empty(0, np.int64)
+# (queries, vectors of their pictures, answers)
+Listener = Callable[[Sequence[Query], Sequence[np.ndarray | None], Sequence[Recommendation]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class Recommender:
         self.precision = precision
         self.max_pixels = max_pixels
         self._observe = observe
+        self.listener: Listener | None = None  # told of every answer
         self.user_key = user_key
         ranker = release.manifest.ranker
         if ranker and ranker["user_key"] != key_check(user_key):
@@ -111,9 +114,12 @@ class Recommender:
                 "set VITRINE_USER_KEY to the key that it was trained with"
             )
 
-    def recommend(self, queries: Sequence[Query]) -> list[Recommendation]:
-        """Answer each query, in order."""
-        vectors = self._look(queries)
+    def recommend(
+        self, queries: Sequence[Query], *, vectors: Sequence[np.ndarray | None] | None = None
+    ) -> list[Recommendation]:
+        """Answer each query, in order. vectors: of the queries' pictures, (dim,) each, where they are known already."""
+        if vectors is None:
+            vectors = self._look(queries)
         shoppers = [self._know(query) for query in queries]
         asked = [_Asked(*each) for each in zip(queries, vectors, shoppers, strict=True)]
         with self._timed("search"):
@@ -121,7 +127,7 @@ class Recommender:
         with self._timed("rank"):
             ranked = self._rank(asked, [each.rows for each in found])
         number = self.release.number
-        return [
+        answers = [
             Recommendation(
                 number,
                 each.tier,
@@ -131,6 +137,9 @@ class Recommender:
             )
             for each, items, worth in zip(asked, ranked, found, strict=True)
         ]
+        if self.listener is not None:
+            self.listener(queries, vectors, answers)
+        return answers
 
     def similar(self, queries: Sequence[SimilarQuery]) -> list[Recommendation]:
         """Items that look like a picture or an item, nearest first."""

@@ -31,10 +31,11 @@ SWAGGER_PAGE = """<!doctype html>
 
 def create_app(
     recommender: Callable[[], Recommender], metrics: Metrics, endpoints: Callable[[], dict[str, Any]],
-    also: Sequence[Route] = (),
+    candidate: Callable[[], dict[str, Any] | None], also: Sequence[Route] = (),
 ) -> Starlette:  # fmt: skip
     """recommender: called once a request, since it is loaded after the routes are made;
-    endpoints: the OpenAPI document of the BentoML endpoints, which ours is added to; also: more routes."""
+    endpoints: the OpenAPI document of the BentoML endpoints, which ours is added to;
+    candidate: what is tried beside it, None for nothing; also: more routes."""
 
     def item(request: Request) -> Response:
         items = recommender().release.items
@@ -57,7 +58,8 @@ def create_app(
     def release(request: Request) -> Response:
         described = dataclasses.asdict(recommender().release.manifest)
         described.pop("files")
-        return JSONResponse({**described, "release": recommender().release.number})
+        described |= {"release": recommender().release.number, "candidate": candidate()}
+        return JSONResponse(described)
 
     def scrape(request: Request) -> Response:
         return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

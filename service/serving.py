@@ -3,7 +3,7 @@
 import logging
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from service import images
+from service.answers import Recommendation
 from service.batcher import MicroBatcher
 from service.encoder import TRITON, Candidate, Encoder, available_cpus, candidates, choose
 from service.errors import EncoderUnavailable
@@ -28,14 +29,16 @@ from service.wire import EmbeddingOut, to_json
 
 FIRST_LOOK = 2.0  # seconds that a start waits for Triton where it need not be there
 
-Work = Callable[[Sequence[Any]], list[tuple[str, bytes]]]  # queries -> the tier and the body of each answer
+PLAIN = "recommend"  # answers as plain values
+Work = Callable[[Sequence[Any]], Sequence[Any]]  # queries -> answers: of a route, the tier and the body of each
+Route = Callable[..., Awaitable[Any]]  # (production, user id, ask) -> the answer of the release that is to give it
 
 logger = logging.getLogger("vitrine")
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What requests are answered from. work: by route, for the native protocol; lanes: requests at once.
+    """What requests are answered from. work: by route, for the native protocol, and PLAIN; lanes: requests at once.
 
     Work and models hold on to the recommender; when the last request that does has ended, its encoder is closed."""
 
@@ -54,9 +57,16 @@ class Serving:
         """Requests that are worth answering together."""
         return self.recommender.encoder.largest_batch if self.recommender.encoder is not None else 1
 
-    def inference(self, batcher: MicroBatcher, metrics: Metrics) -> Inference:
-        """The models of the inference protocol over it."""
-        return Inference(models(self.recommender, batcher), self.number, metrics.observe_inference)
+    def inference(self, batcher: MicroBatcher, metrics: Metrics, answer: Route) -> Inference:
+        """The models of the inference protocol over it. answer: chooses the release that answers a shopper."""
+
+        async def recommend(query: Query, seconds: float, waited: Callable[[float], None]) -> Recommendation:
+            async def ask(serving: Serving) -> Recommendation:
+                return await batcher.submit(serving.work[PLAIN], query, seconds=seconds, waited=waited)
+
+            return await answer(self, query.user_id, ask)
+
+        return Inference(models(self.recommender, batcher, recommend), self.number, metrics.observe_inference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,4 +172,4 @@ def _work(recommender: Recommender) -> dict[str, Work]:
         answers = [EmbeddingOut(**said, embedding=vector) for vector in vectors.tolist()]
         return [("", answer.model_dump_json().encode()) for answer in answers]
 
-    return {"/recommend": recommend, "/similar": similar, "/embed": embed}
+    return {"/recommend": recommend, "/similar": similar, "/embed": embed, PLAIN: recommender.recommend}

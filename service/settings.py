@@ -1,6 +1,7 @@
 """Everything that can be set from outside, in one place: environment variables with the prefix VITRINE_."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -18,6 +19,14 @@ class Settings(BaseSettings):
     release: Path = Field(
         Path("releases/1"), description="folder of the release to serve, or a file beside it with its number, watched"
     )
+    candidate: Path | None = Field(None, description="a second release to try beside it, as release")
+    candidate_mode: Literal["shadow", "canary"] = Field("shadow", description="shadow: asked unseen; canary: answers")
+    candidate_share: float = Field(0.1, ge=0, le=1, description="of the queries (shadow) or the shoppers (canary)")
+    candidate_errors: float = Field(0.02, ge=0, le=1, description="share of failed queries past which it is taken out")
+    candidate_overlap: float = Field(
+        0.1, ge=0, le=1, description="share of the release's first ten items below which a shadow is taken out"
+    )
+    candidate_fewest: int = Field(100, gt=0, description="queries before either of these bounds counts")
     admin_key: str | None = Field(None, min_length=8, description="secret of POST /admin/release; without it, none")
     user_key: str = Field(
         DEFAULT_USER_KEY,

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -45,6 +46,19 @@ def release_folder(boutique_folder: Path, tmp_path_factory: pytest.TempPathFacto
     path = train(options(boutique_folder, tmp_path_factory.mktemp("releases")))
     assert path is not None
     return path
+
+
+@pytest.fixture(scope="session")
+def releases(release_folder: Path, boutique_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Release 1, release 2 with another ranker, and release 3, which is damaged."""
+    folder = Path(shutil.copytree(release_folder.parent, tmp_path_factory.mktemp("several") / "releases"))
+    asked = options(boutique_folder, folder)
+    path = train(replace(asked, ranker=replace(asked.ranker, factors=8, regularisation=0.5)))
+    assert path is not None
+    assert path.name == "2"
+    shutil.copytree(path, folder / "3")
+    (folder / "3" / "items.parquet").write_bytes(b"damaged")
+    return folder
 
 
 @pytest.fixture

@@ -58,9 +58,9 @@ class Service:
             return False
 
     def metric(self, name: str) -> float:
-        """The value of a metric without labels."""
+        """The value of a metric, with its labels as `/metrics` writes them; 0 where it is not there."""
         lines = self.http.get("/metrics").text.splitlines()
-        return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
+        return float(next((line.rpartition(" ")[2] for line in lines if line.startswith(f"{name} ")), 0))
 
 
 @contextmanager

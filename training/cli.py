@@ -1,5 +1,5 @@
-"""The `vitrine` command. Its verbs: training/cli_train.py makes releases, training/cli_release.py looks at them,
-training/cli_triton.py readies them for Triton."""
+"""The `vitrine` command. Its verbs: cli_train.py makes releases, cli_release.py looks at them, cli_promote.py promotes
+them, cli_package.py packs them for other machines, cli_triton.py readies them for Triton."""
 
 import os
 import sys
@@ -9,10 +9,10 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 from rich.console import Console
 
 from service.errors import VitrineError
-from training import cli_release, cli_train, cli_triton
+from training import cli_package, cli_promote, cli_release, cli_train, cli_triton
 from training.console import app
 
-__all__ = ["app", "cli_release", "cli_train", "cli_triton", "main"]
+__all__ = ["app", "cli_package", "cli_promote", "cli_release", "cli_train", "cli_triton", "main"]
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The verbs that make a release: demo-data, check, tune, train."""
 
 import json
+import os
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from service.errors import VitrineError
 from service.settings import Settings
-from training.console import AsJson, CataloguePath, app, out
+from training.console import AsJson, CataloguePath, app, open_registry, out
 
 
 @app.command(epilog="Example: vitrine demo-data demo")
@@ -124,6 +125,9 @@ def train(
         str | None, typer.Option(help="Hold out interactions from this date (default: last tenth)")
     ] = None,
     max_unusable: Annotated[float, typer.Option(help="Share of a table's rows that may be unusable")] = 0.05,
+    register: Annotated[
+        bool, typer.Option(help="Number and keep the release in the registry (MLFLOW_TRACKING_URI, or beside it)")
+    ] = True,
     seed: Annotated[int, typer.Option(help="Same seed and inputs, same release")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -140,6 +144,8 @@ def train(
         raise VitrineError(f"--only {only}: no such stage; there are {', '.join(STAGES)}")
     if wrong := sorted(set(precision or ()) - set(PRECISIONS)):
         raise VitrineError(f"--precision {wrong[0]}: expected {', '.join(PRECISIONS)}")
+    # of torchrun's processes the first one packages
+    packages = register and only in (None, "package") and os.environ.get("RANK", "0") == "0"
     path = run(
         Options(
             catalogue=catalogue,
@@ -162,7 +168,8 @@ def train(
             max_unusable=max_unusable,
             index_recall=index_recall,
             model_repository=model_repository,
-        )
+        ),
+        open_registry(releases) if packages else None,
     )  # fmt: skip
     if path is None:
         return

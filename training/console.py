@@ -1,11 +1,16 @@
-"""What the verbs of the command line share: where results are printed, common arguments, opening a release."""
+"""What the verbs of the command line share: where results are printed, common arguments, opening a release or the
+registry, asking a service."""
 
+import json
+import os
+import urllib.request
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from service.errors import VitrineError
 from service.settings import Settings
 
 app = typer.Typer(
@@ -19,6 +24,9 @@ out = Console()
 
 CataloguePath = Annotated[Path, typer.Argument(help="Catalogue folder: items.csv or .parquet, images/, ...")]
 ReleasePath = Annotated[Path, typer.Argument(help="Folder of one release, such as releases/1")]
+Releases = Annotated[
+    Path, typer.Option(help="Folder of releases, and of the registry where MLFLOW_TRACKING_URI names none")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")]
 
 
@@ -30,3 +38,34 @@ def open_recommender(release: Path) -> Any:
     recommender = Recommender(Release.open(release), user_key=Settings().user_key)
     recommender.prove()
     return recommender
+
+
+def open_registry(releases: Path) -> Any:
+    """The registry that MLFLOW_TRACKING_URI names, or the one beside the releases; what a crash left is settled."""
+    from training import promotion
+    from training.registry import Registry, local
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    registry = Registry(uri) if uri else local(releases)
+    registry.reconcile(releases)
+    promotion.reconcile(registry)
+    return registry
+
+
+def get_json(url: str) -> Any:
+    """What a running service answers. Raises VitrineError where it does not."""
+    try:
+        return json.loads(get_text(url))
+    except ValueError as error:
+        raise VitrineError(f"{url} does not answer JSON ({error}): is it a Vitrine service?") from error
+
+
+def get_text(url: str) -> str:
+    """The same as text."""
+    key = Settings().api_key
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return str(answer.read().decode())
+    except (OSError, ValueError) as error:
+        raise VitrineError(f"{url} does not answer: {error}") from error

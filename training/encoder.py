@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,10 +53,10 @@ def hold_out(n: int, share: float, rng: np.random.Generator) -> tuple[np.ndarray
     return np.sort(order[held:]), np.sort(order[:held])
 
 
-def train(examples: Examples, parameters: EncoderParameters, folder: Path) -> dict[str, float]:
+def train(examples: Examples, parameters: EncoderParameters, folder: Path) -> dict[str, Any]:
     """Train, and leave weights.pt in `folder`; a checkpoint there is taken up again.
 
-    Returns the metrics: validation precision@10 of the chosen epoch, epochs trained, seconds."""
+    Returns the metrics: validation precision@10 of the chosen epoch, epochs trained, seconds, the learning curve."""
     _keep_memory()
     torch.manual_seed(parameters.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -93,6 +94,7 @@ class _Session:
         self.network = _parallel(_Embed(self.model), self.world, self.device)
         self.writer = SummaryWriter(str(folder / "tensorboard")) if self.rank == 0 else None
         self.epoch, self.best, self.epochs_since_best, self.seconds = 0, -1.0, 0, 0.0
+        self.curve: list[dict[str, float]] = []  # of each epoch
 
     def _restore_batch_norm(self) -> None:
         sample = self.examples.train[:: max(1, len(self.examples.train) // 128)][:128]
@@ -118,10 +120,12 @@ class _Session:
         self.epoch += 1
         self.seconds += time.perf_counter() - started
         score = self._validate()
+        figures = {"loss": float(np.mean(losses)), "validation_precision_at_10": score}
+        figures["learning_rate"] = float(self.schedule.get_last_lr()[0])
+        self.curve.append(figures)
         if self.writer:
-            self.writer.add_scalar("loss", np.mean(losses), self.epoch)
-            self.writer.add_scalar("validation/precision_at_10", score, self.epoch)
-            self.writer.add_scalar("learning_rate", self.schedule.get_last_lr()[0], self.epoch)
+            for name, value in figures.items():
+                self.writer.add_scalar(name, value, self.epoch)
         better = score > self.best
         self.epochs_since_best = 0 if better else self.epochs_since_best + 1
         say(f"encoder: epoch {self.epoch}, loss {np.mean(losses):.3f}, validation precision@10 {score:.4f}")
@@ -206,6 +210,7 @@ class _Session:
             "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
             "generator": self.generator.get_state(), "rng": self.rng.bit_generator.state,
             "epoch": self.epoch, "best": self.best, "since": self.epochs_since_best, "seconds": self.seconds,
+            "curve": self.curve,
         }  # fmt: skip
 
     def resume(self) -> None:
@@ -222,10 +227,10 @@ class _Session:
         self.generator.set_state(state["generator"].cpu())
         self.rng.bit_generator.state = state["rng"]
         self.epoch, self.best = state["epoch"], state["best"]
-        self.epochs_since_best, self.seconds = state["since"], state["seconds"]
+        self.epochs_since_best, self.seconds, self.curve = state["since"], state["seconds"], state["curve"]
         say(f"encoder: resumed after epoch {self.epoch}")
 
-    def finish(self) -> dict[str, float]:
+    def finish(self) -> dict[str, Any]:
         """Take the best epoch's weights, fit the last layer anew, drop what only training needed."""
         score = self.best
         if self.rank == 0:
@@ -241,7 +246,8 @@ class _Session:
         if self.writer:
             self.writer.close()
         wait_for_all()
-        return {"precision_at_10": score, "epochs": self.epoch, "seconds": round(self.seconds, 1)}
+        took = round(self.seconds, 1)
+        return {"precision_at_10": score, "epochs": self.epoch, "seconds": took, "curve": self.curve}
 
 
 class _Embed(nn.Module):

@@ -49,12 +49,13 @@ class Parts:
 
 
 def package(
-    parts: Parts, releases: Path, *, user_key: str, report: Callable[[Recommender, Path], dict[str, Any]]
-) -> Path:
-    """Write a release aside, prove and evaluate it, and rename it to the next number. Returns its path.
+    parts: Parts, releases: Path, *, number: int, user_key: str,
+    report: Callable[[Recommender, Path], dict[str, Any]],
+) -> Path:  # fmt: skip
+    """Write a release aside, prove and evaluate it, and rename it to its number. Returns its path.
 
+    number: one that nobody else has, as `take_number` gives it;
     report: evaluates the release into a folder and returns the metrics for the manifest."""
-    number = take_number(releases)
     aside = releases / f".writing-{number}"
     try:
         _assemble(parts, aside)
@@ -87,18 +88,25 @@ def package(
 
 
 def take_number(releases: Path) -> int:
-    """The next release number, never given twice: also not after its release was deleted, nor to two at once."""
+    """The next number where no registry gives it: never twice, also not after its release was deleted."""
     taken = releases / ".numbers"
     taken.mkdir(parents=True, exist_ok=True)
     names = [p.name for p in (*releases.iterdir(), *taken.iterdir())]
     number = max((int(name) for name in names if re.fullmatch(r"[0-9]+", name)), default=0) + 1
-    while True:
-        try:
-            (taken / str(number)).mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return number
+    while not claim(releases, number):
+        number += 1
+    return number
+
+
+def claim(releases: Path, number: int) -> bool:
+    """Whether the number was free in this folder; it is not from now on."""
+    taken = releases / ".numbers"
+    taken.mkdir(parents=True, exist_ok=True)
+    try:
+        (taken / str(number)).mkdir()
+    except FileExistsError:
+        return False
+    return not (releases / str(number)).exists()
 
 
 def _assemble(parts: Parts, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Does a release find what shoppers touch next? Through service.pipeline, on what was held out, against baselines."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +64,8 @@ def _warm(asked: Asked, held: HeldOut, without: Trained) -> tuple[dict[str, Any]
     answers = [
         recommender.recommend([Query(user_id=user, k=MAX_K)])[0] for user in track(held.users, "asking for shoppers")
     ]
-    ranked = np.stack([_candidate_rows(answer, recommender, held.candidates) for answer in answers])
-    each = _each(ranked, held) | {"auc": _areas(asked, held)}
+    ranked = np.stack([answer_rows(answer, recommender.release.items.find, held.candidates) for answer in answers])
+    each = list_measures(ranked, held) | {"auc": _areas(asked, held)}
     metrics: dict[str, Any] = measures.with_intervals(each) | _beyond_accuracy(asked, ranked, held)
     metrics["recall_curve"] = _curve(ranked, held)
     if asked.negatives is not None:
@@ -77,10 +78,10 @@ def _warm(asked: Asked, held: HeldOut, without: Trained) -> tuple[dict[str, Any]
 
 def _cold(asked: Asked, held: HeldOut, name: str, without: Trained) -> dict[str, Any]:
     """The same measures over all candidates by their scores: cold items compete among themselves."""
-    ours: Scorer = _release_scorer(asked, held)
+    ours = release_scorer(asked.recommender, held, _every_row(asked))
     ranked, areas = baselines.judge(ours, held, k=DEPTH)
     metrics: dict[str, Any] = {"test_users": len(held.users), "candidate_items": int(held.candidates.sum())}
-    metrics |= measures.with_intervals(_each(ranked, held) | {"auc": areas})
+    metrics |= measures.with_intervals(list_measures(ranked, held) | {"auc": areas})
     rivals = {"factors_without_features": baselines.factors(without, held)}
     index = asked.recommender.release.index
     if name == "cold_items" and index is not None:
@@ -107,7 +108,7 @@ def _rivals(asked: Asked, held: HeldOut, without: Trained) -> dict[str, Scorer]:
         "item_knn": baselines.item_knn(asked.cut, held, items=items),
         "user_knn": baselines.user_knn(asked.cut, held, items=items),
         "factors_without_features": baselines.factors(without, held),
-        "factors_alone": _release_scorer(asked, held, factors_alone=True),
+        "factors_alone": release_scorer(asked.recommender, held, _every_row(asked), factors_alone=True),
     }
     if release.index is not None:
         rivals["picture_only"] = baselines.likeness(release.index.vectors(np.arange(items)), held)
@@ -124,23 +125,29 @@ def _without_features(asked: Asked) -> Trained:
     )
 
 
-def _release_scorer(asked: Asked, held: HeldOut, *, factors_alone: bool = False) -> Scorer:
-    rows = np.flatnonzero(held.candidates)
+def release_scorer(recommender: Recommender, held: HeldOut, rows: np.ndarray, *, factors_alone: bool = False) -> Scorer:
+    """The final scores of a release without a photo. rows: (items,) its row of each item of the catalogue, -1 for one
+    that it does not know."""
+    known = np.flatnonzero(held.candidates & (rows >= 0))
 
     def scores(block: np.ndarray) -> np.ndarray:
         found = np.full((len(block), len(held.candidates)), -np.inf, np.float32)
         for line, at in zip(found, block, strict=True):
-            factor, final = asked.recommender.score(held.users[at], rows)
-            line[rows] = np.nan_to_num(factor) if factors_alone else final
+            factor, final = recommender.score(held.users[at], rows[known])
+            line[known] = np.nan_to_num(factor) if factors_alone else final
         return found
 
     return scores
 
 
+def _every_row(asked: Asked) -> np.ndarray:
+    return np.arange(len(asked.catalogue.items))
+
+
 def _judged(scorer: Scorer, held: HeldOut) -> dict[str, Any]:
     ranked, areas = baselines.judge(scorer, held, k=DEPTH)
     known = areas[np.isfinite(areas)]
-    figures: dict[str, Any] = {name: float(values.mean()) for name, values in _each(ranked, held).items()}
+    figures: dict[str, Any] = {name: float(values.mean()) for name, values in list_measures(ranked, held).items()}
     return figures | {"auc": float(known.mean()) if len(known) else 0.0, "recall_curve": _curve(ranked, held)}
 
 
@@ -155,14 +162,14 @@ def _curve(ranked: np.ndarray, held: HeldOut) -> list[float]:
     return measures.recall_curve(*_hits(ranked, held))
 
 
-def _each(ranked: np.ndarray, held: HeldOut) -> dict[str, np.ndarray]:
+def list_measures(ranked: np.ndarray, held: HeldOut) -> dict[str, np.ndarray]:
     """Every list measure for every user."""
     hits, sizes = _hits(ranked, held)
     return measures.list_measures(hits, sizes, 10) | measures.list_measures(hits, sizes, 20)
 
 
 def _areas(asked: Asked, held: HeldOut) -> np.ndarray:
-    return baselines.judge(_release_scorer(asked, held), held, k=DEPTH)[1]
+    return baselines.judge(release_scorer(asked.recommender, held, _every_row(asked)), held, k=DEPTH)[1]
 
 
 def _sampled(asked: Asked, held: HeldOut, negatives: int) -> dict[str, np.ndarray]:
@@ -208,11 +215,25 @@ def _beyond_accuracy(asked: Asked, ranked: np.ndarray, held: HeldOut) -> dict[st
 
 
 def _by_group(catalogue: Catalogue, held: HeldOut, ndcg: np.ndarray) -> dict[str, Any]:
-    """nDCG@10 of groups of shoppers by each column of users; of a column of numbers, by quarters."""
+    """nDCG@10 of groups of shoppers by each column of users."""
+    found: dict[str, Any] = {}
+    for column, groups in group_members(catalogue, held.users).items():
+        figures = {
+            name: {"users": int(members.sum()), "ndcg_at_10": float(ndcg[members].mean())}
+            for name, members in groups.items()
+        }
+        worst = min(figures, key=lambda name: figures[name]["ndcg_at_10"])
+        found[column] = {"groups": figures, "worst": worst}
+    return found
+
+
+def group_members(catalogue: Catalogue, users: list[str]) -> dict[str, dict[str, np.ndarray]]:
+    """The largest groups of shoppers by each column of users, of a column of numbers by quarters:
+    column -> group -> (users,) bool."""
     if catalogue.users is None:
         return {}
-    profiles = catalogue.users.set_index("user_id").reindex(held.users)
-    found: dict[str, Any] = {}
+    profiles = catalogue.users.set_index("user_id").reindex(users)
+    found: dict[str, dict[str, np.ndarray]] = {}
     for column, kind in catalogue.user_kinds.items():
         values = profiles[column]
         if kind == "number":
@@ -225,12 +246,7 @@ def _by_group(catalogue: Catalogue, held: HeldOut, ndcg: np.ndarray) -> dict[str
         largest = groups.value_counts()
         largest = largest[largest >= GROUP_SHOPPERS].index[:GROUPS]
         if len(largest) > 1:
-            figures = {
-                str(name): {"users": int((groups == name).sum()), "ndcg_at_10": float(ndcg[groups == name].mean())}
-                for name in sorted(largest, key=str)
-            }
-            worst = min(figures, key=lambda name: figures[name]["ndcg_at_10"])
-            found[column] = {"groups": figures, "worst": worst}
+            found[column] = {str(name): (groups == name).to_numpy() for name in sorted(largest, key=str)}
     return found
 
 
@@ -256,8 +272,12 @@ def _share_of_best(asked: Asked, held: HeldOut, ours: float) -> dict[str, Any]:
     return {"best_possible": best, "share_of_best_possible_ndcg_at_10": ours / max(best["ndcg_at_10"], 1e-12)}
 
 
-def _candidate_rows(answer: Recommendation, recommender: Recommender, candidates: np.ndarray) -> np.ndarray:
-    rows = np.array([recommender.release.items.row(item.item_id) for item in answer.items], dtype=np.int64)
+def answer_rows(answer: Recommendation, find: Callable[[str], int | None], candidates: np.ndarray) -> np.ndarray:
+    """The candidates of an answer, best first: (DEPTH,) rows of the catalogue, -1 where there are fewer.
+
+    find: item id -> its row there, None for none."""
+    found = [find(item.item_id) for item in answer.items]
+    rows = np.array([row for row in found if row is not None], dtype=np.int64)
     rows = rows[candidates[rows]][:DEPTH]
     return np.pad(rows, (0, DEPTH - len(rows)), constant_values=-1)
 

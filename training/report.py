@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from service.errors import NotFound
 from service.release import Release
+from training.pages import write_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,6 @@ class Evaluation:
 
 
 COLD = ("cold_items", "cold_users")
-TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
 def write_report(evaluation: Evaluation, release: Release, path: Path) -> None:
@@ -44,8 +42,8 @@ def write_report(evaluation: Evaluation, release: Release, path: Path) -> None:
         for example in (*evaluation.lookalikes, *evaluation.recommendations)
         for row in (*example.query, *example.answers, *example.truth)
     }
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    page = environment.from_string(TEMPLATE.read_text()).render(
+    write_page(
+        "report.html.j2", path,
         manifest=release.manifest,
         metrics=_with_defaults(evaluation.metrics),
         ranking=_judged_rows(evaluation.metrics.get("ranking", {})),
@@ -54,26 +52,22 @@ def write_report(evaluation: Evaluation, release: Release, path: Path) -> None:
         best_group=_best_group(evaluation.metrics.get("ranking", {}).get("by_group", {})),
         lookalikes=evaluation.lookalikes,
         recommendations=evaluation.recommendations,
-        pictures={row: _picture(release, row) for row in shown},
+        pictures={row: picture_of(release, row) for row in shown},
         titles={row: release.items.describe(row)["title"] or release.items.ids[row] for row in shown},
-    )
-    path.write_text(page)
+    )  # fmt: skip
 
 
 def write_segments(release: Release, path: Path) -> None:
     """Write one self-contained page: each segment with pictures of its typical items."""
     assert release.segments is not None
     rows = {item: release.items.row(item) for segment in release.segments.segments for item in segment.items}
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    page = environment.from_string(TEMPLATE.with_name("segments.html.j2").read_text()).render(
+    write_page(
+        "segments.html.j2", path,
         release=release.number,
         segments=release.segments.segments,
-        pictures={item: _picture(release, row) for item, row in rows.items()},
+        pictures={item: picture_of(release, row) for item, row in rows.items()},
         titles={item: release.items.describe(row)["title"] or item for item, row in rows.items()},
-    )
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(page)
-    aside.replace(path)
+    )  # fmt: skip
 
 
 def _with_defaults(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +104,8 @@ def _best_group(by_group: dict[str, Any]) -> float:
     return max(figures, default=0.0) or 1.0
 
 
-def _picture(release: Release, row: int) -> str | None:
+def picture_of(release: Release, row: int) -> str | None:
+    """The JPEG of an item in base64, as a page takes it; None where it has none."""
     try:
         return base64.b64encode(release.thumbnails.jpeg(row)).decode()
     except NotFound:

@@ -38,6 +38,7 @@ from training.batches import Examples
 from training.catalogue import Catalogue, read
 from training.options import Options
 from training.progress import say
+from training.registry import Registry
 from training.report import write_report
 from training.sides import Known
 from training.stages import Product, Workshop
@@ -67,8 +68,10 @@ CODE = {
 }  # fmt: skip
 
 
-def train(options: Options) -> Path | None:
-    """Run the stages; returns the path of the release, or None where `only` stopped before packaging."""
+def train(options: Options, registry: Registry | None = None) -> Path | None:
+    """Run the stages; returns the path of the release, or None where `only` stopped before packaging.
+
+    registry: gives the release its number and keeps it; None: its folder's name is all that numbers it."""
     workshop = Workshop(options.releases / ".stages")
     rank, _ = encoder.join()
     if rank > 0:  # the other processes of torchrun take part in the encoder's training alone
@@ -77,7 +80,7 @@ def train(options: Options) -> Path | None:
             _Run(options, workshop).train_along()
         return None
     with workshop.locked():
-        run = _Run(options, workshop)
+        run = _Run(options, workshop, registry)
         encoder.wait_for_all()
         return run.all()
 
@@ -85,8 +88,8 @@ def train(options: Options) -> Path | None:
 class _Run:
     """One run over one catalogue; each method is a stage, and asks for those before it."""
 
-    def __init__(self, options: Options, workshop: Workshop) -> None:
-        self.options, self.workshop = options, workshop
+    def __init__(self, options: Options, workshop: Workshop, registry: Registry | None = None) -> None:
+        self.options, self.workshop, self.registry = options, workshop, registry
         self._made: dict[str, Product] = {}
         catalogue = read(options.catalogue)
         catalogue.require_usable(options.max_unusable)
@@ -327,6 +330,7 @@ class _Run:
             "catalogue": self.fingerprint, "export": exported.key if exported else None,
             "index": looked.key if looked else None, "ranker": ranked.key if ranked else None,
             "split": options.split_column, "precisions": {name: made.key for name, made in others.items()},
+            "registry": self.registry.uri if self.registry else None,
         }  # fmt: skip
 
         def build(folder: Path) -> dict[str, Any]:
@@ -343,10 +347,17 @@ class _Run:
                 blend=ranked.folder / "blend.json" if ranked else unlearned,
                 manifest=self._manifest(looked, ranked, {name: made.facts for name, made in others.items()}),
             )
-            path = package.package(parts, options.releases, user_key=options.user_key, report=self._report)
+            number = self._number(folder / "number")
+            path = options.releases / str(number)
+            if not path.exists():
+                path = package.package(
+                    parts, options.releases, number=number, user_key=options.user_key, report=self._report
+                )
+            if self.registry is not None:
+                self.registry.add(path)
             return {"release": path.name}
 
-        product = self._make("package", inputs, build)
+        product = self._make("package", inputs, build, resumable=True)
         path = options.releases / product.facts["release"]
         if not path.exists():  # its release was deleted since
             self.workshop.forget(product)
@@ -354,10 +365,21 @@ class _Run:
             return self.package()
         return path
 
+    def _number(self, noted: Path) -> int:
+        """The release's number; of a packaging that was killed after its release was there, the same again."""
+        if noted.exists() and (self.options.releases / noted.read_text()).exists():
+            return int(noted.read_text())
+        releases = self.options.releases
+        number = self.registry.reserve(releases) if self.registry else package.take_number(releases)
+        noted.write_text(str(number))
+        return number
+
     def _report(self, recommender: Recommender, folder: Path) -> dict[str, Any]:
         """Times are left out: they belong to a machine, and the same inputs must give the same release."""
         found = evaluate.evaluate(recommender, self.catalogue, split_column=self.options.split_column)
         evaluate.write_metrics(found.metrics, folder)
+        if self.pictures is not None:
+            (folder / "training.json").write_text(json.dumps(self.encoder().facts["curve"]) + "\n")
         write_report(found, recommender.release, folder / "report.html")
         return found.metrics
 

@@ -1,9 +1,7 @@
 """Another release takes over while the service answers: by the admin route, and by a pointer file."""
 
-import shutil
 import time
 from collections import Counter
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,25 +14,10 @@ import tritonclient.grpc as triton_grpc
 from service.pipeline import Recommender
 from service.queries import Query
 from service.release import Release
-from tests.conftest import options
 from tests.processes import Clients, Service, serve, wait_until
-from training.train import train
 
 ADMIN = {"X-Admin-Key": "an admin's secret"}
 USERS = [f"{number:05d}" for number in range(20)]
-
-
-@pytest.fixture(scope="module")
-def releases(release_folder: Path, boutique_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Release 1, release 2 with another ranker, and release 3, which is damaged."""
-    folder = Path(shutil.copytree(release_folder.parent, tmp_path_factory.mktemp("switch") / "releases"))
-    asked = options(boutique_folder, folder)
-    path = train(replace(asked, ranker=replace(asked.ranker, factors=8, regularisation=0.5)))
-    assert path is not None
-    assert path.name == "2"
-    shutil.copytree(path, folder / "3")
-    (folder / "3" / "items.parquet").write_bytes(b"damaged")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,218 @@
+"""A release as a Bento, and as an image: service, release, every dependency, pinned; and the list of what is in it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+
+import bentoml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from service.errors import VitrineError
+from service.release import MANIFEST, Manifest, digest
+from training.progress import console, say
+
+HOME = Path(__file__).resolve().parent.parent
+NAME = "vitrine"
+FLAVOURS = ("cpu", "gpu")
+ENGINES = ("podman", "docker")
+DIGEST = "manifest"  # label of the model and the bento: sha256 of the release's manifest
+PINNED = re.compile(r"^(?P<name>[a-z0-9][a-z0-9._-]*)(\[[a-z,]*\])?==")
+VIA = re.compile(r"#\s+(via )?(?P<name>[a-z0-9][a-z0-9._-]*)")
+ENTRY = '''"""The service with release {number} in it."""
+
+import os
+
+import bentoml
+
+RELEASE = bentoml.models.BentoModel("{name}:{number}")
+if "VITRINE_RELEASE" not in os.environ:
+    os.environ["VITRINE_RELEASE"] = os.path.join(RELEASE.resolve().path, "{number}")
+
+from service.app import Vitrine
+
+Vitrine.models.append(RELEASE)
+'''
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What was made. tag: of the bento or the image; files: beside it, the SBOM first."""
+
+    tag: str
+    files: tuple[Path, ...]
+
+
+def make_bento(release: Path, out: Path, *, flavour: str = "cpu") -> Packed:
+    """Put the release into BentoML's store as the model `vitrine:N`, build the bento `vitrine:N`, and export it.
+
+    out: folder for vitrine-N.bento and vitrine-N.cdx.json. What is in the store already is not made again.
+    Raises VitrineError where the store has another release under the number."""
+    manifest = Manifest.read(release)
+    tag, sealed = f"{NAME}:{manifest.release}", digest(release / MANIFEST)
+    _import(release, tag, sealed)
+    out.mkdir(parents=True, exist_ok=True)
+    with _locked(flavour) as lock:
+        _build(tag, sealed, manifest, lock)
+        files = (_sbom(lock, manifest, out), out / f"{NAME}-{manifest.release}.bento")
+    aside = files[1].with_name(f".{files[1].stem}.part.bento")
+    aside.unlink(missing_ok=True)
+    bentoml.bentos.export_bento(tag, str(aside))
+    aside.replace(files[1])
+    return Packed(tag, files)
+
+
+def make_image(release: Path, out: Path, *, engine: str, flavour: str, repository: str = NAME) -> Packed:
+    """Build the image `repository:N` around the bento. The wheels are fetched here, so that neither the address of a
+    package index nor its credentials, nor a compiler, come near the image."""
+    manifest = Manifest.read(release)
+    packed = make_bento(release, out, flavour=flavour)
+    tag = f"{repository}:{manifest.release}"
+    with tempfile.TemporaryDirectory(prefix="vitrine-image-") as temporary, _locked(flavour) as lock:
+        context = Path(temporary)
+        shutil.copy(lock, context / "requirements.txt")
+        _run("fetching wheels", [
+            sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
+            "--python-version=3.11", "--require-hashes", "--requirement", str(lock), "--dest", str(context / "wheels"),
+        ])  # fmt: skip
+        shutil.unpack_archive(packed.files[1], context / "bento", "gztar" if _is_gzip(packed.files[1]) else "tar")
+        (context / "Containerfile").write_text(_containerfile(release, manifest, flavour))
+        _run(f"building {tag} with {engine}", [engine, "build", "--file", "Containerfile", "--tag", tag, "."], context)
+    return Packed(tag, packed.files)
+
+
+def _import(release: Path, tag: str, sealed: str) -> None:
+    try:
+        there = bentoml.models.get(tag)
+    except bentoml.exceptions.NotFound:
+        # in a folder of its own: BentoML adds a file, and a release is what it was sealed as
+        with bentoml.models.create(tag, labels={DIGEST: sealed}) as model:
+            shutil.copytree(release, Path(model.path) / release.name)
+        return
+    _require_same(tag, "model", there.info.labels, sealed)
+
+
+def _build(tag: str, sealed: str, manifest: Manifest, lock: Path) -> None:
+    try:
+        _require_same(tag, "bento", bentoml.bentos.get(tag).info.labels, sealed)
+    except bentoml.exceptions.NotFound:
+        labels = {DIGEST: sealed, "revision": manifest.code.get("revision", "unknown")}
+        with tempfile.TemporaryDirectory(prefix="vitrine-bento-") as temporary:
+            context = Path(temporary)
+            shutil.copytree(HOME / "service", context / "service", ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copy(lock, context / "requirements.txt")
+            (context / "vitrine_bento.py").write_text(ENTRY.format(name=NAME, number=manifest.release))
+            (context / "bentofile.yaml").write_text(json.dumps({  # JSON is YAML
+                "service": "vitrine_bento:Vitrine", "labels": labels, "include": ["service/*.py", "vitrine_bento.py"],
+                "python": {"requirements_txt": "requirements.txt", "lock_packages": False},
+            }))  # fmt: skip
+            # in a process of its own, so that no setting of this one goes into the bento
+            environment = {name: value for name, value in os.environ.items() if not name.startswith("VITRINE_")}
+            command = [sys.executable, "-m", "bentoml", "build", "--version", str(manifest.release), "--output", "tag"]
+            _run(f"building bento {tag}", command, context, environment)
+
+
+def _require_same(tag: str, what: str, labels: dict[str, str], sealed: str) -> None:
+    if labels.get(DIGEST) != sealed:
+        raise VitrineError(
+            f"BentoML's store has another {what} {tag}, not made from this release; remove it first: "
+            f"bentoml {'models ' if what == 'model' else ''}delete {tag}"
+        )
+
+
+@contextmanager
+def _locked(flavour: str) -> Iterator[Path]:
+    """A file with what the service needs, and nothing of what only training and tests need, each with its hashes."""
+    path = HOME / f"requirements-{flavour}.txt"
+    if not path.exists():
+        raise VitrineError(f"{path} is not there: vitrine bento and vitrine image work in a checkout of the repository")
+    with tempfile.TemporaryDirectory() as folder:
+        lock = Path(folder) / "requirements.txt"
+        project = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]
+        wanted = [*project["dependencies"], *project["optional-dependencies"][flavour]]
+        lock.write_text(service_lock(path.read_text(), {canonicalize_name(Requirement(each).name) for each in wanted}))
+        yield lock
+
+
+def service_lock(text: str, wanted: set[str]) -> str:
+    """Of a lock as pip-compile writes it, the wanted packages, what is there via those, and so on."""
+    blocks, needed_by = _blocks(text)
+    taken: set[str] = set()
+    fresh = set(wanted)
+    while fresh:
+        taken |= fresh
+        fresh = {name for name, via in needed_by.items() if via & fresh} - taken
+    return "".join(blocks[name] for name in sorted(taken))
+
+
+def _blocks(text: str) -> tuple[dict[str, str], dict[str, set[str]]]:
+    """name -> its lines, and name -> what it is there via."""
+    blocks: dict[str, str] = {}
+    via: dict[str, set[str]] = {}
+    name = ""
+    for line in text.splitlines(keepends=True):
+        if found := PINNED.match(line):
+            name = found["name"]
+            blocks[name], via[name] = "", set()
+        if name and (found := VIA.search(line)):
+            via[name].add(found["name"])
+        elif name:
+            blocks[name] += line
+    return blocks, via
+
+
+def _sbom(lock: Path, manifest: Manifest, out: Path) -> Path:
+    path = out / f"{NAME}-{manifest.release}.cdx.json"
+    aside = path.with_suffix(".part")
+    _run("writing the SBOM", [
+        sys.executable, "-m", "cyclonedx_py", "requirements", str(lock), "--output-reproducible", "--output-format",
+        "JSON", "--output-file", str(aside),
+    ])  # fmt: skip
+    aside.replace(path)
+    return path
+
+
+def _containerfile(release: Path, manifest: Manifest, flavour: str) -> str:
+    encoder = manifest.encoder or {}
+    labels = {
+        "org.opencontainers.image.title": "Vitrine",
+        "org.opencontainers.image.version": str(manifest.release),
+        "org.opencontainers.image.revision": manifest.code.get("revision", "unknown"),
+        "vitrine.release": str(manifest.release),
+        "vitrine.manifest": digest(release / MANIFEST),
+        "vitrine.encoder": encoder.get("fingerprint", "none"),
+        "vitrine.data": manifest.data["fingerprint"],
+        "vitrine.flavour": flavour,
+    }
+    template = Path(__file__).with_name("Containerfile.j2").read_text()
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    return environment.from_string(template).render(number=manifest.release, name=NAME, labels=labels)
+
+
+def _run(what: str, command: list[str], folder: Path | None = None, environment: dict[str, str] | None = None) -> None:
+    with console.status(what):
+        try:
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise VitrineError(f"{what}: {command[0]} cannot be run ({error.strerror}); is it installed?") from error
+    if done.returncode:
+        raise VitrineError(f"{what} failed with {done.returncode}:\n{(done.stdout + done.stderr).strip()[-3000:]}")
+    say(what)
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"

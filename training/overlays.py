@@ -1,0 +1,36 @@
+"""The line of a kustomize overlay that says which release its pods run: `newTag` of the image `vitrine`."""
+
+import re
+from pathlib import Path
+
+from service.errors import VitrineError
+
+# images: - name: vitrine ... newTag: "7"; what stands between them is kept as it is
+LINE = re.compile(
+    r"(?P<before>^ *- name: vitrine\n(?: +(?!- )\S.*\n)*? +newTag: *)[\"']?(?P<tag>[^\"'\s#]+)[\"']?", re.M
+)
+
+
+def read(overlay: Path) -> int:
+    """The release that it names. Raises VitrineError."""
+    return int(_line(overlay)["tag"])
+
+
+def write(overlay: Path, number: int) -> None:
+    """Have it name another release; every other byte stays. Raises VitrineError."""
+    found, text = _line(overlay), overlay.read_text()
+    aside = overlay.with_name(f".{overlay.name}.part")
+    aside.write_text(f'{text[: found.start()]}{found["before"]}"{number}"{text[found.end() :]}')
+    aside.replace(overlay)
+
+
+def _line(overlay: Path) -> re.Match[str]:
+    try:
+        found = list(LINE.finditer(overlay.read_text()))
+    except OSError as error:
+        raise VitrineError(f"{overlay} cannot be read ({error.strerror}); name a kustomization.yaml") from error
+    if len(found) != 1 or not found[0]["tag"].isdigit():
+        raise VitrineError(
+            f"{overlay} must say once, under images, `- name: vitrine` with a `newTag` that is the number of a release"
+        )
+    return found[0]
