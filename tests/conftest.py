@@ -11,10 +11,9 @@ import pytest
 from service.pipeline import Recommender
 from service.release import Release
 from tests.processes import Service, serve
+from tests.quick import options
+from tests.shop import Shop, open_shop
 from training import boutique
-from training.encoder import EncoderParameters
-from training.options import Options
-from training.ranker import RankerParameters
 from training.train import train
 
 
@@ -24,20 +23,6 @@ def boutique_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "boutique"
     boutique.write(folder, items=144, shoppers=200, seed=7)
     return folder
-
-
-def options(catalogue: Path, releases: Path, **changes: object) -> Options:
-    """Training that takes seconds."""
-    fields: dict = {
-        "catalogue": catalogue,
-        "releases": releases,
-        "encoder": EncoderParameters(
-            backbone="convnet", weights="none", dim=32, epochs=4, batch_size=32, image_size=96, learning_rate=3e-3
-        ),
-        "ranker": RankerParameters(factors=16, sweeps=5),
-        "user_key": "vitrine",
-    }
-    return Options(**(fields | changes))
 
 
 @pytest.fixture(scope="session")
@@ -92,3 +77,15 @@ def service(release_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 def server(service: Service) -> httpx.Client:
     """A client of it."""
     return service.http
+
+
+@pytest.fixture(scope="session")
+def trained_shop(boutique_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """A shop without pictures and its three releases, which tests may read."""
+    return open_shop(boutique_folder, tmp_path_factory.mktemp("shop"), pictures=False)
+
+
+@pytest.fixture
+def shop(trained_shop: Shop, tmp_path: Path) -> Shop:
+    """A copy of it that a test may change."""
+    return trained_shop.copy(tmp_path)

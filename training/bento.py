@@ -64,6 +64,7 @@ def make_bento(release: Path, out: Path, *, flavour: str = "cpu") -> Packed:
     manifest = Manifest.read(release)
     tag, sealed = f"{NAME}:{manifest.release}", digest(release / MANIFEST)
     _import(release, tag, sealed)
+    out = out.resolve()  # BentoML takes a path that is not absolute for one below the root
     out.mkdir(parents=True, exist_ok=True)
     with _locked(flavour) as lock:
         _build(tag, sealed, manifest, lock)
@@ -89,8 +90,11 @@ def make_image(release: Path, out: Path, *, engine: str, flavour: str, repositor
             "--python-version=3.11", "--require-hashes", "--requirement", str(lock), "--dest", str(context / "wheels"),
         ])  # fmt: skip
         shutil.unpack_archive(packed.files[1], context / "bento", "gztar" if _is_gzip(packed.files[1]) else "tar")
+        for path in (context / "bento").rglob("*"):  # whoever the container runs as may read it
+            path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
         (context / "Containerfile").write_text(_containerfile(release, manifest, flavour))
-        _run(f"building {tag} with {engine}", [engine, "build", "--file", "Containerfile", "--tag", tag, "."], context)
+        build = [engine, "build", "--network=none", "--file", "Containerfile", "--tag", tag, "."]
+        _run(f"building {tag} with {engine}", build, context)
     return Packed(tag, packed.files)
 
 
@@ -179,7 +183,7 @@ def _sbom(lock: Path, manifest: Manifest, out: Path) -> Path:
     aside = path.with_suffix(".part")
     _run("writing the SBOM", [
         sys.executable, "-m", "cyclonedx_py", "requirements", str(lock), "--output-reproducible", "--output-format",
-        "JSON", "--output-file", str(aside),
+        "JSON", "--output-file", str(aside), "--pyproject", str(HOME / "pyproject.toml"),
     ])  # fmt: skip
     aside.replace(path)
     return path

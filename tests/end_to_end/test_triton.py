@@ -26,8 +26,8 @@ import tritonclient.grpc as triton_grpc
 
 from service.pipeline import Recommender
 from service.release import Release
-from tests.conftest import options
 from tests.processes import HOME, Clients, Service, Triton, free_port, serve, triton, wait_until
+from tests.quick import options
 from training import repository
 from training.train import train
 

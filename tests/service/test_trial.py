@@ -21,8 +21,8 @@ from service.queries import Query
 from service.release import Release
 from service.shadow import rank_correlation
 from service.trial import Bounds, Plan, is_drawn
-from tests.conftest import options
 from tests.processes import HOME, Service, serve, wait_until
+from tests.quick import options
 from training.train import train
 
 SHOPPERS = [f"{number:05d}" for number in range(200)]
@@ -161,7 +161,9 @@ def test_a_shadow_is_compared_on_every_query_and_answers_none(
         for side in ("candidate", "production"):
             assert 0 < service.metric(f'vitrine_shadow_coverage{{side="{side}"}}') <= 1
             assert service.metric(f'vitrine_shadow_seconds_count{{side="{side}"}}') == len(queries) // 8
-        done = report(service, tmp_path / "shadow.json", "[shadow]\nfewest = 20\nmost_latency = 100\nleast_coverage_share = 0\n")
+        done = report(
+            service, tmp_path / "shadow.json", "[shadow]\nfewest = 20\nmost_latency = 100\nleast_coverage_share = 0\n"
+        )
         assert done.returncode == 0, done.stdout
         said = json.loads((tmp_path / "shadow.json").read_text())
         assert (said["release"], said["production"], said["queries"], said["passed"]) == (2, 1, len(queries), True)

@@ -12,7 +12,7 @@ from service.engines import OnnxRuntime
 from service.errors import ReleaseMismatch
 from service.pipeline import Recommender
 from service.release import Release, digest
-from tests.conftest import options
+from tests.quick import options
 from training import precisions
 from training.catalogue import read
 from training.precisions import Judge

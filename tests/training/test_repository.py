@@ -16,7 +16,7 @@ import pytest
 from service.engines import OnnxRuntime
 from service.errors import ReleaseDamaged, ReleaseMismatch, VitrineError
 from service.release import Manifest
-from tests.conftest import options
+from tests.quick import options
 from training import repository, tensorrt
 from training.catalogue import read
 from training.export import WEIGHTS

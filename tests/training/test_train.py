@@ -17,8 +17,8 @@ from service.errors import CatalogueError, ReleaseMismatch
 from service.pipeline import Recommender
 from service.queries import Query
 from service.release import Manifest, Release
-from tests.conftest import options
 from tests.processes import HOME
+from tests.quick import options
 from training import export
 from training.backbones import build
 from training.encoder import EncoderParameters

@@ -1,0 +1,178 @@
+"""Who put which release where, when and why: and what becomes of a move that was broken off."""
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from service.errors import PromotionRefused, RegistryError, VitrineError
+from tests.processes import HOME
+from tests.shop import Shop
+from training import overlays, promotion
+from training.registry import PRODUCTION, PROMOTIONS, STAGING, Registry, local
+
+OVERLAY = """\
+# what production runs
+resources: [../../base]
+images:
+  - name: nginx
+    newTag: "1.27"
+  - name: vitrine
+    newName: registry.example/vitrine # where it is pushed to
+    newTag: "{tag}"   # the release
+replicas:
+  - name: vitrine
+    count: 3
+"""
+
+
+@pytest.fixture
+def registry(shop: Shop) -> Registry:
+    """Of a shop with three releases."""
+    return local(shop.releases)
+
+
+def promote(registry: Registry, number: int, alias: str = PRODUCTION, **more: bool) -> promotion.Move:
+    return promotion.promote(registry, number, alias, why=f"{number} is better", who="ann@laptop", **more)
+
+
+def now() -> datetime:
+    time.sleep(0.01)
+    moment = datetime.now(UTC)
+    time.sleep(0.01)
+    return moment
+
+
+def test_a_promotion_moves_the_alias_and_says_so(registry: Registry) -> None:
+    """Release, what was there before, who, when, why, and whether the gate was passed over."""
+    promote(registry, 1)
+    began = now()
+    move = promote(registry, 2, forced=True)
+    assert registry.aliases() == {PRODUCTION: 2}
+    assert promotion.history(registry)[-1] == move
+    assert (move.release, move.before, move.who, move.why) == (2, 1, "ann@laptop", "2 is better")
+    assert move.forced
+    assert began < move.at < datetime.now(UTC)
+
+
+def test_history_tells_what_was_live_at_any_moment(registry: Registry) -> None:
+    """Before anything, between, and after a rollback."""
+    moments = [now()]
+    for act in (
+        lambda: promote(registry, 1),
+        lambda: promote(registry, 2, STAGING),
+        lambda: promote(registry, 2),
+        lambda: promotion.rollback(registry, PRODUCTION, why="complaints", who="bob@desk"),
+    ):
+        act()
+        moments.append(now())
+    moves = promotion.history(registry)
+    live = [{alias: move.release for alias, move in promotion.as_of(moves, at).items()} for at in moments]
+    assert live == [
+        {}, {PRODUCTION: 1}, {PRODUCTION: 1, STAGING: 2}, {PRODUCTION: 2, STAGING: 2}, {PRODUCTION: 1, STAGING: 2}
+    ]  # fmt: skip
+    assert promotion.as_of(moves, moments[-1])[PRODUCTION].who == "bob@desk"
+
+
+def test_rollback_goes_back_one_promotion_at_a_time(registry: Registry) -> None:
+    """A rollback is no promotion that another one would take back."""
+    for number in (1, 2, 3):
+        promote(registry, number)
+    back = [promotion.rollback(registry, PRODUCTION, why="w", who="x").release for _ in range(2)]
+    assert back == [2, 1]
+    with pytest.raises(PromotionRefused, match="nothing in production before"):
+        promotion.rollback(registry, PRODUCTION, why="w", who="x")
+    promote(registry, 3)
+    assert promotion.rollback(registry, PRODUCTION, why="w", who="x").release == 1
+    promote(registry, 2, STAGING)
+    assert promotion.rollback(registry, STAGING, why="w", who="x").release is None
+    assert registry.aliases() == {PRODUCTION: 1}
+
+
+def test_what_the_registry_does_not_hold_is_not_promoted(registry: Registry) -> None:
+    """Nor to a place that there is not, nor without a reason."""
+    with pytest.raises(RegistryError, match="holds no release 9"):
+        promote(registry, 9)
+    with pytest.raises(PromotionRefused, match="expected staging, canary, production"):
+        promote(registry, 1, "prod")
+    with pytest.raises(PromotionRefused, match="say why"):
+        promotion.promote(registry, 1, PRODUCTION, why=" ", who="x")
+    assert promotion.history(registry) == []
+
+
+def test_of_many_promotions_at_once_the_history_and_the_alias_agree(registry: Registry, shop: Shop) -> None:
+    """Each either takes place or says that another one is under way."""
+
+    def attempt(number: int) -> bool:
+        try:
+            promote(local(shop.releases), 1 + number % 3)
+        except PromotionRefused as error:
+            return "under way" not in str(error)
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(attempt, range(12)))
+    moves = promotion.history(registry)
+    assert len(moves) == sum(done) > 0
+    assert registry.aliases()[PRODUCTION] == moves[-1].release
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_the_next_command_settles_what_a_crash_left(registry: Registry, shop: Shop, moved: bool) -> None:
+    """Killed between the intent and the end: recorded if the alias had moved, forgotten if not; again finishes it."""
+    promote(registry, 1)
+    breaks = "Registry.point" if not moved else "_Client.set_terminated"
+    script = f"""
+import os, sys
+from pathlib import Path
+from training import promotion, registry
+registry.{breaks} = lambda *a, **k: os.kill(os.getpid(), 9)
+promotion.promote(registry.local(Path(sys.argv[1])), 2, "production", why="w", who="x")
+"""
+    killed = subprocess.run([sys.executable, "-c", script, str(shop.releases)], cwd=HOME, check=False)
+    assert killed.returncode == -9
+    assert registry.aliases() == {PRODUCTION: 2 if moved else 1}
+    assert len(promotion.history(registry)) == 1
+    promotion.reconcile(registry)
+    assert [move.release for move in promotion.history(registry)] == ([1, 2] if moved else [1])
+    promote(registry, 2)
+    assert registry.aliases() == {PRODUCTION: 2}
+
+
+def test_a_move_that_another_machine_has_just_begun_is_left_alone(registry: Registry) -> None:
+    """Nothing is known of its process: it may be alive."""
+    tags = {f"vitrine.{name}": value for name, value in {
+        "alias": PRODUCTION, "release": "1", "before": "", "kind": "promote", "why": "w", "who": "eve@far",
+        "forced": "false", "host": "far", "pid": "1.1",
+    }.items()}  # fmt: skip
+    run = registry.client.create_run(registry.experiment(PROMOTIONS), tags=tags)
+    promotion.reconcile(registry)
+    assert registry.client.get_run(run.info.run_id).info.status == "RUNNING"
+    with pytest.raises(PromotionRefused, match="under way, by eve@far"):
+        promote(registry, 2)
+
+
+def test_an_overlay_changes_in_one_line(tmp_path: Path) -> None:
+    """Every other byte stays as it is."""
+    path = tmp_path / "kustomization.yaml"
+    path.write_text(OVERLAY.format(tag=6))
+    assert overlays.read(path) == 6
+    overlays.write(path, 7)
+    assert path.read_text() == OVERLAY.format(tag=7)
+    assert overlays.read(path) == 7
+
+
+@pytest.mark.parametrize(
+    "text", ["", "images:\n  - name: vitrine\n", OVERLAY.format(tag="latest"), 2 * OVERLAY.format(tag=1)]
+)
+def test_an_overlay_without_one_release_is_refused(tmp_path: Path, text: str) -> None:
+    """None, a name in its place, or two."""
+    path = tmp_path / "kustomization.yaml"
+    path.write_text(text)
+    with pytest.raises(VitrineError, match="newTag"):
+        overlays.write(path, 7)
+    assert path.read_text() == text
