@@ -41,19 +41,25 @@ class Shop:
 
 def open_shop(boutique: Path, folder: Path, *, pictures: bool) -> Shop:
     """Train all three, each under the number that its registry gives."""
-    today = Path(shutil.copytree(boutique, folder / "today"))
-    if not pictures:
-        shutil.rmtree(today / "images")
-        _change(today / "items.csv", lambda items: items.assign(image=""))
+    first, today, spoilt = catalogues(boutique, folder, pictures=pictures)
     shop = Shop(today, folder / "releases")
-    first = Path(shutil.copytree(today, folder / "first"))
-    _change(first / "interactions.csv", _first_month)
-    spoilt = Path(shutil.copytree(today, folder / "spoilt"))
-    _change(spoilt / "interactions.csv", _shuffled)
     for number, catalogue in enumerate((first, today, spoilt), start=1):
         path = train(shop.options(catalogue), local(shop.releases))
         assert path == shop.releases / str(number)
     return shop
+
+
+def catalogues(boutique: Path, folder: Path, *, pictures: bool) -> tuple[Path, Path, Path]:
+    """As it was in the first month, as it is today, and with a spoilt log."""
+    today = Path(shutil.copytree(boutique, folder / "today"))
+    if not pictures:
+        shutil.rmtree(today / "images")
+        _change(today / "items.csv", lambda items: items.assign(image=""))
+    first = Path(shutil.copytree(today, folder / "first"))
+    _change(first / "interactions.csv", _first_month)
+    spoilt = Path(shutil.copytree(today, folder / "spoilt"))
+    _change(spoilt / "interactions.csv", _shuffled)
+    return first, today, spoilt
 
 
 def _change(table: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:

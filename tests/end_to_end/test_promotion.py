@@ -1,0 +1,317 @@
+"""A team's month: releases trained, gated, promoted, tried, taken back, packed; and every command killed on its way."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.release import MANIFEST, Manifest, digest, verify
+from tests.processes import HOME, free_port, mlflow, serve, wait_until
+from tests.shop import catalogues
+from training import promotion, repository
+from training.registry import Registry, local
+
+pytestmark = pytest.mark.slow
+QUICK = ("--backbone", "convnet", "--weights", "none", "--dim", "32", "--epochs", "3", "--image-size", "96",
+         "--learning-rate", "0.003", "--factors", "8", "--sweeps", "3")  # fmt: skip
+# three epochs teach the encoder next to nothing, which differs each time
+LIMITS = "[pictures]\nleast_share = 0.5\n[cost]\nmost_latency = 10\n[shadow]\nfewest = 50\nmost_latency = 10\n"
+OVERLAY = 'images:\n  - name: vitrine\n    newTag: "1"\n'
+
+
+class Team:
+    """Who types `vitrine` in a shell."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder, self.releases = folder, folder / "releases"
+        self.environment = {**os.environ, **environment}
+
+    def command(self, *arguments: object) -> list[str]:
+        return [sys.executable, "-m", "training", *map(str, arguments), "--releases", str(self.releases)]
+
+    def run(self, *arguments: object, code: int = 0) -> str:
+        """What it prints; the exit code must be this."""
+        done = subprocess.run(
+            self.command(*arguments), cwd=HOME, env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + (done.stderr if code else "")
+
+    def kill(self, *arguments: object, after: float) -> bool:
+        """SIGKILL after so many seconds; whether it came before the end."""
+        quiet = subprocess.DEVNULL
+        with subprocess.Popen(
+            self.command(*arguments), cwd=HOME, env=self.environment, stdout=quiet, stderr=quiet, start_new_session=True
+        ) as process:
+            try:
+                process.wait(after)
+                return False
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                return True
+
+
+@pytest.fixture(scope="module")
+def month(boutique_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """The catalogue in the first month, today, and with a spoilt log."""
+    return catalogues(boutique_folder, tmp_path_factory.mktemp("month"), pictures=True)
+
+
+def test_a_teams_month(month: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Over a real MLflow server: what is promoted, tried, refused and taken back is what the history says."""
+    first, today, spoilt = month
+    moments: list[tuple[datetime, dict[str, int]]] = []
+
+    def note(**live: int) -> None:
+        time.sleep(0.02)
+        moments.append((datetime.now(UTC), live))
+        time.sleep(0.02)
+
+    with mlflow(tmp_path / "mlflow") as uri:
+        team = Team(tmp_path, MLFLOW_TRACKING_URI=uri)
+        overlay = tmp_path / "kustomization.yaml"
+        overlay.write_text(OVERLAY)
+        limits = tmp_path / "limits.toml"
+        limits.write_text(LIMITS)
+        judged = ("--thresholds", limits)
+        note()
+        assert team.run("train", first, *QUICK).strip().endswith("releases/1")
+        team.run("promote", 1, "--to", "production", "--reason", "the first", "--catalogue", first, *judged)
+        note(production=1)
+
+        team.run("train", today, *QUICK)
+        verdict = json.loads(team.run("gate", 2, "--catalogue", today, "--json", *judged))
+        assert verdict["passed"]
+        assert verdict["against"] == 1
+        team.run("promote", 2, "--to", "staging", "--reason", "a month more", *judged)
+        note(production=1, staging=2)
+
+        photos = sorted((today / "images").iterdir())
+        tried = {"VITRINE_CANDIDATE": str(team.releases / "2"), "VITRINE_CANDIDATE_SHARE": "1"}
+        with serve(team.releases / "1", tmp_path / "shadow", tried) as service:
+            wait_until(lambda: service.http.get("/release").json()["candidate"]["state"] == "running", log=service.log)
+            for number in range(60):
+                sent = {"user_id": f"{number:05d}"}
+                photo = {"image": photos[number].read_bytes()} if number % 2 else None
+                assert service.http.post("/recommend", data=sent, files=photo).json()["release"] == "1"
+            counted = 'vitrine_shadow_queries_total{outcome="answered"}'
+            wait_until(lambda: service.metric(counted) == 60, log=service.log)
+            seen = tmp_path / "shadow.json"
+            report = [sys.executable, "-m", "training", "shadow-report", str(service.http.base_url), "--out", str(seen)]
+            subprocess.run([*report, "--thresholds", str(limits)], cwd=HOME, check=True, stdout=subprocess.DEVNULL)
+        team.run("promote", 2, "--to", "canary", "--reason", "it ranks alike", "--shadow-report", seen, *judged)
+        note(production=1, staging=2, canary=2)
+
+        canary = {**tried, "VITRINE_CANDIDATE_MODE": "canary", "VITRINE_CANDIDATE_SHARE": "0.1"}
+        with serve(team.releases / "1", tmp_path / "canary", canary) as service:
+            wait_until(lambda: service.http.get("/release").json()["candidate"]["state"] == "running", log=service.log)
+            users = [f"{number:05d}" for number in range(300)]
+            released = [service.http.post("/recommend", json={"user_id": user}).json()["release"] for user in users]
+            assert 10 <= released.count("2") <= 55
+            assert "2" not in {service.http.post("/recommend", json={}).json()["release"] for _ in range(20)}
+            url = str(service.http.base_url)
+            team.run("status", "--overlay", overlay, "--service", url)
+            team.run(
+                "promote", 2, "--to", "production", "--reason", "a quiet week", "--write-overlay", overlay, *judged
+            )
+            assert '"2"' in overlay.read_text()
+            assert "drift" in team.run("status", "--overlay", overlay, "--service", url, code=1)
+        note(production=2, staging=2, canary=2)
+
+        team.run("train", spoilt, *QUICK)
+        refused = team.run("gate", 3, "--catalogue", today, "--json", *judged, code=1)
+        failed = {
+            check["name"]
+            for check in json.loads(refused[: refused.rindex("}") + 1])["checks"]
+            if check["passed"] is False
+        }
+        assert {"warm.ndcg_at_10", "warm.recall_at_20"} <= failed
+        said = team.run("promote", 3, "--to", "production", "--reason", "hurry", *judged, code=1)
+        assert "warm.ndcg_at_10" in said
+
+        tampered = shutil.copytree(team.releases / "3", tmp_path / "kept")
+        (team.releases / "3" / "index.faiss").write_bytes(b"another index")
+        for force in ((), ("--force",)):
+            said = team.run("promote", 3, "--to", "production", "--reason", "hurry", *judged, *force, code=1)
+            assert "changed: index.faiss" in said
+        shutil.rmtree(team.releases / "3")
+        team.run("pull", 3)  # as it was
+        assert digest(team.releases / "3" / "index.faiss") == digest(Path(tampered) / "index.faiss")
+        team.run("promote", 3, "--to", "staging", "--reason", "to look at it", "--force", *judged)
+        note(production=2, staging=3, canary=2)
+
+        team.run("rollback", "--reason", "complaints", "--write-overlay", overlay)
+        assert '"1"' in overlay.read_text()
+        note(production=1, staging=3, canary=2)
+
+        for moment, live in moments:
+            rows = json.loads(team.run("history", "--as-of", moment.isoformat(), "--json"))
+            assert {row["alias"]: row["release"] for row in rows} == live, moment
+        rows = json.loads(team.run("history", "--json"))
+        assert [row["kind"] for row in rows].count("rollback") == 1
+        assert [row["release"] for row in rows if row["forced"]] == [3]
+        team.run("diff", 1, 2, "--out", tmp_path / "diff.html")
+        assert (tmp_path / "diff.html").read_text().count("data:image/jpeg;base64,") > 100
+
+
+def test_a_command_that_is_killed_leaves_the_state_before_or_after(
+    month: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    """SIGKILL at twenty random moments; then the same command again finishes the job."""
+    _, today, _ = month
+    team = Team(tmp_path, BENTOML_HOME=str(tmp_path / "bentoml"))
+    models = tmp_path / "models"
+    team.run("train", today, *QUICK, "--model-repository", models)
+    team.run("promote", 1, "--to", "production", "--reason", "the first", "--catalogue", today)
+    draw = random.Random(7)
+    kills = 0
+    for turn in range(4):
+        trains = ["train", today, *QUICK, "--half-life", 30 + turn, "--model-repository", models]
+        kills += strike(team, models, draw, 16, trains)
+        newest = max(each.number for each in local(team.releases).releases())
+        kills += strike(
+            team, models, draw, 8,
+            ["promote", newest, "--to", "production", "--reason", "better", "--catalogue", today, "--force"],
+        )  # fmt: skip
+        assert local(team.releases).aliases()["production"] == newest
+        shutil.rmtree(team.releases / str(newest))
+        kills += strike(team, models, draw, 6, ["pull", newest])
+        kills += strike(team, models, draw, 14, ["bento", newest, "--out", tmp_path / "dist"])
+        assert (tmp_path / "dist" / f"vitrine-{newest}.bento").exists()
+        if turn == 3:
+            before = promotion.before(promotion.history(local(team.releases)), "production")
+            kills += strike(team, models, draw, 7, ["rollback", "--reason", "complaints"], again=False)
+            assert local(team.releases).aliases()["production"] in (newest, before)
+    assert kills >= 12  # of the seventeen some came after the end
+
+
+def strike(team: Team, models: Path, draw: random.Random, most: float, arguments: list, *, again: bool = True) -> int:
+    """Kill it, look, and run it to its end; whether the kill came in time."""
+    killed = team.kill(*arguments, after=draw.uniform(1.5, most))
+    require_whole(team, models)
+    if again:
+        team.run(*arguments)
+        require_whole(team, models, reconciled=True)
+    return killed
+
+
+def require_whole(team: Team, models: Path, *, reconciled: bool = False) -> None:
+    """Every release is whole; every version that Triton sees is a release's encoder; every alias names a release that
+    the registry holds whole, and the history ends with it."""
+    for path in team.releases.glob("[0-9]*"):
+        verify(path, Manifest.read(path))
+    for version in repository.versions(models / "encoder"):
+        network = models / "encoder" / str(version) / "model.onnx"
+        there = team.releases / str(version) / "encoder.onnx"
+        assert not there.exists() or digest(network) == digest(there)
+    registry = local(team.releases)
+    held = {each.number: each for each in registry.releases()}
+    for each in held.values():
+        stored = Path(registry.client.get_run(each.run_id).info.artifact_uri.removeprefix("file://")) / "release"
+        assert digest(stored / MANIFEST) == each.manifest
+        verify(stored, Manifest.read(stored))
+    aliases = registry.aliases()
+    assert set(aliases.values()) <= held.keys()
+    if reconciled:
+        assert {alias: move.release for alias, move in live(registry).items()} == aliases
+        assert {int(path.name) for path in team.releases.glob("[0-9]*")} <= held.keys()
+
+
+def live(registry: Registry) -> dict[str, promotion.Move]:
+    """The last move of each alias."""
+    moves = promotion.history(registry)
+    return promotion.as_of(moves, datetime.now(UTC))
+
+
+@pytest.fixture(scope="module")
+def packed(release_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Team:
+    """A team with release 1 in its registry, and a store of BentoML's of its own."""
+    folder = tmp_path_factory.mktemp("packed")
+    team = Team(folder, BENTOML_HOME=str(folder / "bentoml"))
+    registry = local(team.releases)
+    assert registry.reserve(team.releases) == 1
+    registry.add(Path(shutil.copytree(release_folder, team.releases / "1")))
+    return team
+
+
+def answered(port: int, photo: bytes) -> dict:
+    """What a service on this port says of a photo, once it is ready."""
+
+    def ready() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_until(ready, seconds=90)
+    reply = httpx.post(f"http://127.0.0.1:{port}/recommend", files={"image": photo}, timeout=30)
+    return reply.raise_for_status().json()
+
+
+def test_a_bento_answers_on_a_machine_without_the_repository(packed: Team, tmp_path: Path, photo: bytes) -> None:
+    """Imported into another store, in an environment made from its own lock, from another folder."""
+    tag = json.loads(packed.run("bento", 1, "--out", packed.folder / "dist", "--json"))
+    assert tag["tag"] == "vitrine:1"
+    parts = json.loads((packed.folder / "dist" / "vitrine-1.cdx.json").read_text())
+    assert parts["bomFormat"] == "CycloneDX"
+    assert {"bentoml", "faiss-cpu", "onnxruntime"} <= {part["name"] for part in parts["components"]}
+    assert not {"torch", "mlflow", "pytest"} & {part["name"] for part in parts["components"]}
+    lock = packed.folder / "bentoml" / "bentos" / "vitrine" / "1" / "env" / "python" / "requirements.txt"
+    clean = tmp_path / "clean"
+    subprocess.run([sys.executable, "-m", "venv", clean], check=True)
+    install = [clean / "bin" / "pip", "install", "--quiet", "--no-deps", "--require-hashes", "-r", lock]
+    subprocess.run(install, check=True)
+    port = free_port()
+    environment = {
+        "PATH": f"{clean}/bin:/usr/bin:/bin", "HOME": str(tmp_path), "BENTOML_HOME": str(tmp_path / "store"),
+        "BENTOML_DO_NOT_TRACK": "True", "VITRINE_GRPC_PORT": "0",
+    }  # fmt: skip
+    bentoml = [clean / "bin" / "bentoml"]
+    subprocess.run(
+        [*bentoml, "import", packed.folder / "dist" / "vitrine-1.bento"], env=environment, cwd=tmp_path, check=True
+    )
+    with subprocess.Popen(
+        [*bentoml, "serve", "vitrine:1", "--port", str(port)], env=environment, cwd=tmp_path
+    ) as server:
+        try:
+            assert answered(port, photo)["release"] == "1"
+        finally:
+            server.terminate()
+
+
+@pytest.mark.skipif(shutil.which("podman") is None, reason="builds and runs an image: needs podman")
+def test_an_image_answers_without_root_and_without_a_writable_disk(packed: Team, photo: bytes) -> None:
+    """Built with podman; numeric user, labels, both ports; nothing to compile with inside."""
+    packed.run("image", 1, "--engine", "podman", "--out", packed.folder / "dist", "--repository", "vitrine-test")
+    shown = subprocess.run(["podman", "inspect", "vitrine-test:1"], capture_output=True, text=True, check=True)
+    [facts] = json.loads(shown.stdout)
+    config = facts["Config"]
+    assert config["User"] == "1034:1034"
+    assert set(config["ExposedPorts"]) == {"3000/tcp", "3001/tcp"}
+    assert config["Labels"]["vitrine.release"] == "1"
+    assert config["Labels"]["vitrine.manifest"] == digest(packed.releases / "1" / MANIFEST)
+    assert {"BENTOML_DO_NOT_TRACK=True", "ORT_DISABLE_TELEMETRY=1"} <= set(config["Env"])
+    port, name = free_port(), "vitrine-test"
+    command = [
+        "podman", "run", "--rm", "--name", name, "--network=host", "--read-only", "--tmpfs", "/tmp:size=256m",
+        "--cap-drop=all", "--security-opt=no-new-privileges", "--env", "VITRINE_GRPC_PORT=0", "vitrine-test:1",
+        "bentoml", "serve", "/opt/vitrine/bento", "--host", "127.0.0.1", "--port", str(port),
+    ]  # fmt: skip
+    with subprocess.Popen(command) as container:
+        try:
+            assert answered(port, photo)["release"] == "1"
+            compilers = ["podman", "exec", name, "sh", "-c", "command -v gcc cc g++ make git"]
+            assert subprocess.run(compilers, capture_output=True, check=False).stdout == b""
+        finally:
+            subprocess.run(["podman", "stop", "--time", "10", name], capture_output=True, check=False)
+            container.wait(30)
+            subprocess.run(["podman", "rmi", "vitrine-test:1"], capture_output=True, check=False)
