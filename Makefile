@@ -6,13 +6,25 @@ PORT ?= 3000
 # onnxruntime-gpu where a GPU answers, onnxruntime elsewhere; the two cannot be installed together
 EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 BIN := .venv/bin
+# what `make train` to `make promote` work on; the workflows in .github/ set them otherwise
+CATALOGUE ?= demo
+RELEASES ?= releases
+TRAIN ?= --backbone convnet --weights none --epochs 30 --image-size 224 --learning-rate 0.003 --precision int8
+IMAGE ?= vitrine
+ENGINE ?= $(shell command -v docker >/dev/null 2>&1 && echo docker || echo podman)
+OVERLAY ?= k8s/overlays/production/kustomization.yaml
+RELEASE ?= $(shell ls $(RELEASES) 2>/dev/null | grep -E '^[0-9]+$$' | sort -n | tail -1)
+REASON ?= release $(RELEASE)
+WHO ?= $(shell id -un)@$(shell hostname)
 TRAIN_DEMO := $(BIN)/vitrine train demo --releases releases --backbone convnet --weights none --epochs 30 --image-size 224 --learning-rate 0.003 --precision int8
 POLL := --model-control-mode=poll --repository-poll-secs=2 --exit-on-error=false
+export REASON WHO # a commit's message may hold anything: the shell reads it from the environment
 export BENTOML_DO_NOT_TRACK := True
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve serve-triton serve-triton-inside ask test check test-slow bench bench-large lock clean
+.PHONY: train gate bento image push propose promote
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,12 +79,38 @@ test: check ## the checks, then the tests
 test-slow: install ## end to end: train, serve, attack, benchmark nothing
 	$(BIN)/pytest -m slow
 
+train: install ## train CATALOGUE with the options TRAIN: the next release, in RELEASES and in the registry
+	$(BIN)/vitrine train $(CATALOGUE) --releases $(RELEASES) $(TRAIN)
+
+gate: install ## compare RELEASE (default: the newest) with what is in production, on what CATALOGUE holds out
+	$(BIN)/vitrine gate $(RELEASE) --catalogue $(CATALOGUE) --releases $(RELEASES)
+
+bento: install ## RELEASE and the service as a bento, in dist/
+	$(BIN)/vitrine bento $(RELEASE) --releases $(RELEASES)
+
+image: install ## RELEASE and the service as the image IMAGE:RELEASE, by ENGINE (docker or podman)
+	$(BIN)/vitrine image $(RELEASE) --engine $(ENGINE) --repository $(IMAGE) --releases $(RELEASES)
+
+push: ## the image to its registry
+	$(ENGINE) push $(IMAGE):$(RELEASE)
+
+propose: install ## the promotion as a pull request that changes one line of OVERLAY
+	$(BIN)/vitrine promote $(RELEASE) --to production --reason "$$REASON" --propose --write-overlay $(OVERLAY) --catalogue $(CATALOGUE) --releases $(RELEASES)
+	git switch --create release-$(RELEASE)
+	git commit --message "Promote release $(RELEASE): $$REASON" $(OVERLAY)
+	git push origin release-$(RELEASE)
+	gh pr create --fill
+
+promote: install ## have production name what OVERLAY names: once the pull request is merged
+	$(BIN)/vitrine promote $$($(BIN)/python -m training.overlays $(OVERLAY)) --to production --reason "$$REASON" --who "$$WHO" --catalogue $(CATALOGUE) --releases $(RELEASES)
+
 bench: .venv/peers .triton/installed releases/1/manifest.json ## measure beside the peers on the demo (half an hour); tables and plots in benchmarks/results/
 	$(BIN)/python benchmarks/encoder.py --pictures demo/images
 	$(BIN)/python benchmarks/request.py releases/1
 	$(BIN)/python benchmarks/scoring.py releases/1
 	$(BIN)/python benchmarks/serving.py releases/1 --pictures demo/images --open-loop --overload
 	$(BIN)/python benchmarks/inference.py releases/1
+	$(BIN)/python benchmarks/shadow.py releases/1 --candidate releases/1 --pictures demo/images
 	$(BIN)/python benchmarks/ann.py --items 100000 --work benchmarks/indexes
 	$(BIN)/python benchmarks/growth.py --work benchmarks/indexes --sizes 10000 100000
 	$(BIN)/python benchmarks/factorize.py demo

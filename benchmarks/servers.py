@@ -94,7 +94,7 @@ class Server:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=30) as answer:
             for line in answer.read().decode().splitlines():
                 if line.startswith(f"{name} "):
-                    return float(line.split()[1])
+                    return float(line.rpartition(" ")[2])
         raise ValueError(f"{self.name} has no metric {name}")
 
     def _tree(self) -> list[psutil.Process]:
@@ -122,14 +122,16 @@ class Server:
         raise SystemExit(f"{self.name} was not ready within {READY_WITHIN:.0f} s:\n{self._log.read_text()}")
 
 
-def vitrine(release: Path, work: Path, *, encoder: str | None) -> Server:
-    """Ours. encoder: VITRINE_ENCODER, or None for what it takes by itself."""
-    environment = {"BENTOML_HOME": str(work / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
+def vitrine(
+    release: Path, work: Path, *, encoder: str | None, name: str = "vitrine", **settings: str
+) -> Server:  # fmt: skip
+    """Ours. encoder: VITRINE_ENCODER, or None for what it takes by itself; settings: others, by their names."""
+    environment = {"BENTOML_HOME": str(work / name), "BENTOML_DO_NOT_TRACK": "True", **settings}
     if encoder is not None:
         environment["VITRINE_ENCODER"] = encoder
-    command = [sys.executable, "-m", "training", "serve", str(release)]
+    command = [sys.executable, "-m", "training", "serve", str(release), "--grpc-port", "0"]
     return Server(
-        "vitrine", command, ready="/readyz", environment=environment, log=work / "vitrine.log",
+        name, command, ready="/readyz", environment=environment, log=work / f"{name}.log",
         detail=f"VITRINE_ENCODER={encoder}" if encoder else "as it comes",
     )  # fmt: skip
 

@@ -182,7 +182,7 @@ def resolve(path: Path) -> Path:
     Raises ReleaseDamaged."""
     if not path.is_file():
         return path
-    said = path.read_text().strip()
+    said = path.read_text(errors="replace").strip()
     if not said or "\n" in said:
         raise ReleaseDamaged(f"{path} must hold the number of a release beside it, such as 7; it holds {shown(said)}")
     return path.parent / said

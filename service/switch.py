@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from service.errors import NotFound, VitrineError, shown
@@ -73,7 +74,7 @@ class Switch:
             old = self.current
             try:
                 new = self._open(folder)
-            except VitrineError as error:
+            except Exception as error:
                 logger.error("release %s goes on: %s cannot take over: %s", old.number, folder.name, error)
                 self._failed()
                 raise
@@ -93,14 +94,16 @@ class Switch:
             self._said = said  # what cannot be served is tried once
             try:
                 folder = resolve(self._path)
-                if folder.resolve() != self.current.recommender.release.path.resolve():
-                    self._take(folder)
-            except VitrineError as error:
+            except (VitrineError, OSError) as error:
                 logger.error("%s: %s", self._path, error)
+                continue
+            if folder.resolve() != self.current.recommender.release.path.resolve():
+                with suppress(Exception):  # `_take` has said why
+                    self._take(folder)
 
     def _pointer(self) -> str | None:
         try:
-            return self._path.read_text() if self._path.is_file() else None
+            return self._path.read_text(errors="replace") if self._path.is_file() else None
         except OSError:  # replaced at this moment
             return None
 

@@ -65,6 +65,9 @@ def promote(
     overlay: Annotated[
         Path | None, typer.Option("--write-overlay", help="Also write the number into this kustomization.yaml")
     ] = None,
+    propose: Annotated[
+        bool, typer.Option(help="With --write-overlay: write that alone, for others to agree; no alias moves")
+    ] = False,
     who: Who = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -73,6 +76,8 @@ def promote(
     from training.shadow import read_verdict
 
     registry = open_registry(releases)
+    if propose and overlay is None:
+        raise VitrineError("--propose needs --write-overlay FILE: that is the proposal")
     if overlay is not None:
         overlays.read(overlay)  # what cannot be written is said before anything moves
     report, files = _gate(registry, number, releases, catalogue, thresholds, again=False)
@@ -84,6 +89,11 @@ def promote(
     if refused and not force:
         _print_gate(report)
         raise PromotionRefused(f"release {number} stays where it is: {', '.join(refused)}. See {files[1]}")
+    if propose:
+        assert overlay is not None, "checked above"
+        overlays.write(overlay, number)
+        print(overlay)
+        return
     move = promotion.promote(
         registry, number, to, why=reason, who=who or promotion.whoami(), forced=bool(refused), reports=files
     )

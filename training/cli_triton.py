@@ -8,7 +8,7 @@ import typer
 
 from service.errors import VitrineError
 from service.settings import Settings
-from training.console import AsJson, ReleasePath, app, out
+from training.console import AsJson, ReleasePath, app, open_registry, out
 
 RepositoryPath = Annotated[Path, typer.Argument(help="Triton's model repository")]
 
@@ -46,12 +46,14 @@ def prune_repository(
     dry_run: Annotated[bool, typer.Option(help="Say what would be removed")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove the versions that nothing names any more: no release in the folder, no --pinned, not VITRINE_RELEASE."""
+    """Remove the versions that nothing names any more: no alias of the registry, no release in the folder, no --pinned,
+    not VITRINE_RELEASE."""
     from training.repository import prune
 
     if not releases.is_dir():
         raise VitrineError(f"--releases {releases}: no such folder; without it every version would go")
     named = {int(path.name) for path in releases.iterdir() if path.name.isdigit()} | set(pinned or ())
+    named |= set(open_registry(releases).aliases().values())
     if Settings().release.name.isdigit():
         named.add(int(Settings().release.name))
     removed = [str(path) for path in prune(repository, named, dry_run=dry_run)]

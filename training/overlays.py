@@ -1,6 +1,10 @@
-"""The line of a kustomize overlay that says which release its pods run: `newTag` of the image `vitrine`."""
+"""The line of a kustomize overlay that says which release its pods run: `newTag` of the image `vitrine`.
+
+`python -m training.overlays FILE` prints the number.
+"""
 
 import re
+import sys
 from pathlib import Path
 
 from service.errors import VitrineError
@@ -34,3 +38,7 @@ def _line(overlay: Path) -> re.Match[str]:
             f"{overlay} must say once, under images, `- name: vitrine` with a `newTag` that is the number of a release"
         )
     return found[0]
+
+
+if __name__ == "__main__":
+    print(read(Path(sys.argv[1])))

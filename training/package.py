@@ -1,7 +1,6 @@
 """Put the products of all stages together into one release, prove it, evaluate it, seal it, give it its number."""
 
 import json
-import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -54,7 +53,7 @@ def package(
 ) -> Path:  # fmt: skip
     """Write a release aside, prove and evaluate it, and rename it to its number. Returns its path.
 
-    number: one that nobody else has, as `take_number` gives it;
+    number: one that nobody else has, as `numbers.take` gives it;
     report: evaluates the release into a folder and returns the metrics for the manifest."""
     aside = releases / f".writing-{number}"
     try:
@@ -85,28 +84,6 @@ def package(
         shutil.rmtree(aside, ignore_errors=True)
         raise
     return finished
-
-
-def take_number(releases: Path) -> int:
-    """The next number where no registry gives it: never twice, also not after its release was deleted."""
-    taken = releases / ".numbers"
-    taken.mkdir(parents=True, exist_ok=True)
-    names = [p.name for p in (*releases.iterdir(), *taken.iterdir())]
-    number = max((int(name) for name in names if re.fullmatch(r"[0-9]+", name)), default=0) + 1
-    while not claim(releases, number):
-        number += 1
-    return number
-
-
-def claim(releases: Path, number: int) -> bool:
-    """Whether the number was free in this folder; it is not from now on."""
-    taken = releases / ".numbers"
-    taken.mkdir(parents=True, exist_ok=True)
-    try:
-        (taken / str(number)).mkdir()
-    except FileExistsError:
-        return False
-    return not (releases / str(number)).exists()
 
 
 def _assemble(parts: Parts, folder: Path) -> None:

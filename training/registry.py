@@ -28,7 +28,7 @@ from mlflow.tracking import MlflowClient
 
 from service.errors import RegistryError, ReleaseDamaged
 from service.release import MANIFEST, Manifest, Release, digest, verify
-from training.package import claim
+from training.numbers import claim
 from training.progress import console, say
 from training.samples import write_samples
 

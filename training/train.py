@@ -23,6 +23,7 @@ from training import (
     evaluate,
     export,
     index,
+    numbers,
     package,
     pictures,
     precisions,
@@ -370,7 +371,7 @@ class _Run:
         if noted.exists() and (self.options.releases / noted.read_text()).exists():
             return int(noted.read_text())
         releases = self.options.releases
-        number = self.registry.reserve(releases) if self.registry else package.take_number(releases)
+        number = self.registry.reserve(releases) if self.registry else numbers.take(releases)
         noted.write_text(str(number))
         return number
 

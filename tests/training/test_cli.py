@@ -13,7 +13,8 @@ from tests.processes import HOME, free_port
 
 VERBS = (
     "demo-data", "check", "tune", "train", "evaluate", "segments", "recommend", "score", "serve", "lint-repository",
-    "prune-repository", "export-tensorrt",
+    "prune-repository", "export-tensorrt", "pull", "gate", "promote", "rollback", "history", "status", "diff",
+    "shadow-report", "bento", "image",
 )  # fmt: skip
 
 

@@ -176,3 +176,25 @@ def test_an_overlay_without_one_release_is_refused(tmp_path: Path, text: str) ->
     with pytest.raises(VitrineError, match="newTag"):
         overlays.write(path, 7)
     assert path.read_text() == text
+
+
+def test_a_proposal_writes_the_overlay_and_moves_nothing(shop: Shop, tmp_path: Path) -> None:
+    """For a pull request: the alias moves when others have agreed."""
+    overlay = tmp_path / "kustomization.yaml"
+    overlay.write_text(OVERLAY.format(tag=6))
+    command = [sys.executable, "-m", "training", "promote", "1", "--to", "production", "--reason", "w", "--propose"]
+    command += ["--catalogue", str(shop.catalogue), "--releases", str(shop.releases)]
+    alone = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=False)
+    assert alone.returncode == 1
+    assert "--propose needs --write-overlay" in alone.stderr
+    subprocess.run([*command, "--write-overlay", str(overlay)], cwd=HOME, capture_output=True, check=True)
+    assert overlay.read_text() == OVERLAY.format(tag=1)
+    assert local(shop.releases).aliases() == {}
+    printed = subprocess.run([sys.executable, "-m", "training.overlays", str(overlay)], cwd=HOME, capture_output=True)
+    assert printed.stdout == b"1\n"
+
+
+def test_the_projects_own_overlays_can_be_written() -> None:
+    """What k8s/ says is what `--write-overlay` looks for."""
+    for overlay in sorted((HOME / "k8s" / "overlays").glob("*/kustomization.yaml")):
+        assert overlays.read(overlay) >= 1

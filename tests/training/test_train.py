@@ -19,10 +19,9 @@ from service.queries import Query
 from service.release import Manifest, Release
 from tests.processes import HOME
 from tests.quick import options
-from training import export
+from training import export, numbers
 from training.backbones import build
 from training.encoder import EncoderParameters
-from training.package import take_number
 from training.split import read_cut
 from training.train import train
 
@@ -82,7 +81,7 @@ def test_a_deleted_releases_number_is_not_given_again(
 def test_numbers_are_never_given_twice(tmp_path: Path) -> None:
     """Each call gets its own, above all that exist."""
     (tmp_path / "4").mkdir()
-    assert [take_number(tmp_path) for _ in range(3)] == [5, 6, 7]
+    assert [numbers.take(tmp_path) for _ in range(3)] == [5, 6, 7]
 
 
 def test_one_stage_alone_needs_those_before_it(boutique_folder: Path, tmp_path: Path) -> None:
