@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -30,6 +30,7 @@ from service.shadow import Comparison, ShadowProcess, Start
 SHADOW, CANARY = MODES = ("shadow", "canary")
 LOADING, RUNNING, STOPPED = "loading", "running", "stopped"
 WAITING = 32  # queries that may wait for the shadow; more are left out
+LARGEST = 2 * 2**20  # bytes of a photo that may wait with them
 WINDOW = 500  # latest queries that the bounds look at
 RESTARTS = 3  # of a shadow process that ended
 
@@ -189,7 +190,11 @@ class Trial:
         for query, vector, answer in zip(queries, vectors, answers, strict=True):
             if self._plan.share < 1 and self._draw.random() >= self._plan.share:
                 continue
+            if self._shadow is not None and self._shadow.same_encoder and vector is not None:
+                query = replace(query, image=None)  # its vector is all that is needed
             try:
+                if query.image is not None and len(query.image) > LARGEST:
+                    raise queue.Full
                 self._asked.put_nowait((query, vector, [item.item_id for item in answer.items]))
             except queue.Full:
                 self._told.shadow_was("left_out", None)

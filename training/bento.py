@@ -1,5 +1,6 @@
 """A release as a Bento, and as an image: service, release, every dependency, pinned; and the list of what is in it."""
 
+import hashlib
 import json
 import os
 import re
@@ -24,12 +25,14 @@ from packaging.utils import canonicalize_name
 from service.errors import VitrineError
 from service.release import MANIFEST, Manifest, digest
 from training.progress import console, say
+from training.revision import code_revision
 
 HOME = Path(__file__).resolve().parent.parent
 NAME = "vitrine"
 FLAVOURS = ("cpu", "gpu")
 ENGINES = ("podman", "docker")
 DIGEST = "manifest"  # label of the model and the bento: sha256 of the release's manifest
+CODE = "code"  # label of the bento: digest of the service's code and the lock
 PINNED = re.compile(r"^(?P<name>[a-z0-9][a-z0-9._-]*)(\[[a-z,]*\])?==")
 VIA = re.compile(r"#\s+(via )?(?P<name>[a-z0-9][a-z0-9._-]*)")
 ENTRY = '''"""The service with release {number} in it."""
@@ -110,10 +113,14 @@ def _import(release: Path, tag: str, sealed: str) -> None:
 
 
 def _build(tag: str, sealed: str, manifest: Manifest, lock: Path) -> None:
+    labels = {DIGEST: sealed, CODE: _code(lock)}
     try:
-        _require_same(tag, "bento", bentoml.bentos.get(tag).info.labels, sealed)
+        there = bentoml.bentos.get(tag).info.labels
+        if there.get(DIGEST) == sealed and there.get(CODE) != labels[CODE]:
+            bentoml.bentos.delete(tag)  # the same release in other code: built again
+            raise bentoml.exceptions.NotFound(tag)
+        _require_same(tag, "bento", there, sealed)
     except bentoml.exceptions.NotFound:
-        labels = {DIGEST: sealed, "revision": manifest.code.get("revision", "unknown")}
         with tempfile.TemporaryDirectory(prefix="vitrine-bento-") as temporary:
             context = Path(temporary)
             shutil.copytree(HOME / "service", context / "service", ignore=shutil.ignore_patterns("__pycache__"))
@@ -127,6 +134,14 @@ def _build(tag: str, sealed: str, manifest: Manifest, lock: Path) -> None:
             environment = {name: value for name, value in os.environ.items() if not name.startswith("VITRINE_")}
             command = [sys.executable, "-m", "bentoml", "build", "--version", str(manifest.release), "--output", "tag"]
             _run(f"building bento {tag}", command, context, environment)
+
+
+def _code(lock: Path) -> str:
+    """sha256 over the service's code and the lock."""
+    found = hashlib.sha256(lock.read_bytes())
+    for path in sorted((HOME / "service").glob("*.py")):
+        found.update(path.name.encode() + path.read_bytes())
+    return found.hexdigest()[:32]
 
 
 def _require_same(tag: str, what: str, labels: dict[str, str], sealed: str) -> None:
@@ -194,7 +209,8 @@ def _containerfile(release: Path, manifest: Manifest, flavour: str) -> str:
     labels = {
         "org.opencontainers.image.title": "Vitrine",
         "org.opencontainers.image.version": str(manifest.release),
-        "org.opencontainers.image.revision": manifest.code.get("revision", "unknown"),
+        "org.opencontainers.image.revision": code_revision().get("revision", "unknown"),
+        "vitrine.trained-by": manifest.code.get("revision", "unknown"),
         "vitrine.release": str(manifest.release),
         "vitrine.manifest": digest(release / MANIFEST),
         "vitrine.encoder": encoder.get("fingerprint", "none"),

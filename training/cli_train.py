@@ -136,7 +136,7 @@ def train(
     from training.encoder import EncoderParameters
     from training.options import Options
     from training.split import read_cut
-    from training.train import STAGES
+    from training.stages import STAGES
     from training.train import train as run
     from training.tune import TUNED
 
@@ -169,7 +169,7 @@ def train(
             index_recall=index_recall,
             model_repository=model_repository,
         ),
-        open_registry(releases) if packages else None,
+        open_registry(releases, begin=True) if packages else None,
     )  # fmt: skip
     if path is None:
         return

@@ -1,6 +1,7 @@
 """The verbs about Triton: lint-repository, prune-repository, export-tensorrt."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +54,8 @@ def prune_repository(
     if not releases.is_dir():
         raise VitrineError(f"--releases {releases}: no such folder; without it every version would go")
     named = {int(path.name) for path in releases.iterdir() if path.name.isdigit()} | set(pinned or ())
-    named |= set(open_registry(releases).aliases().values())
+    if os.environ.get("MLFLOW_TRACKING_URI") or (releases / ".registry").exists():
+        named |= set(open_registry(releases).aliases().values())
     if Settings().release.name.isdigit():
         named.add(int(Settings().release.name))
     removed = [str(path) for path in prune(repository, named, dry_run=dry_run)]

@@ -40,13 +40,14 @@ def open_recommender(release: Path) -> Any:
     return recommender
 
 
-def open_registry(releases: Path) -> Any:
-    """The registry that MLFLOW_TRACKING_URI names, or the one beside the releases; what a crash left is settled."""
+def open_registry(releases: Path, *, begin: bool = False) -> Any:
+    """The registry that MLFLOW_TRACKING_URI names, or the one beside the releases; what a crash left is settled.
+    begin: also where there is none yet."""
     from training import promotion
     from training.registry import Registry, local
 
     uri = os.environ.get("MLFLOW_TRACKING_URI")
-    registry = Registry(uri) if uri else local(releases)
+    registry = Registry(uri) if uri else local(releases, begin=begin)
     registry.reconcile(releases)
     promotion.reconcile(registry)
     return registry

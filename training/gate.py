@@ -50,13 +50,15 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that was checked. manifest, against_manifest: sha256 of both manifests; thresholds: sha256."""
+    """Everything that was checked. manifest, against_manifest: sha256 of both manifests; thresholds, catalogue: digests
+    of the bounds and of the data that was asked about."""
 
     release: int
     against: int | None
     manifest: str
     against_manifest: str | None
     thresholds: str
+    catalogue: str
     created: str
     checks: list[Check]
 
@@ -138,7 +140,7 @@ def run(
         *_pictures(recommenders[0], mine, theirs, exam, thresholds["pictures"]),
         *_likeness(mine, theirs, thresholds["likeness"]),
         *_cost(recommenders, folders, exam, thresholds["cost"]),
-        *_schema(recommenders, exam),
+        *_answers(recommenders, exam),
     ]
     manifests = [digest(folder / MANIFEST) for folder in folders]
     return Report(
@@ -147,6 +149,7 @@ def run(
         manifest=manifests[0],
         against_manifest=None if production is None else manifests[1],
         thresholds=_digest(thresholds),
+        catalogue=catalogue.fingerprint(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         checks=checks,
     )
@@ -185,7 +188,7 @@ def _ranking(mine: Marks, theirs: Marks | None, exam: Exam, asked: dict[str, flo
     passed = _decides(len(own), few, float(own.mean()) >= times * popular)
     yield Check("over popularity", passed, float(own.mean()), None, f"nDCG@10 at least {times:g} x {popular:.4f}")
     groups = {name: _only(who) for name, who in exam.groups().items() if who.sum() >= few}
-    if theirs is not None and groups:
+    if theirs is not None and f"{WARM}.{NDCG}" in theirs.each and groups:
         losses = {name: _share(take(own), take(theirs.each[f"{WARM}.{NDCG}"])) for name, take in groups.items()}
         worst = min(losses, key=lambda name: losses[name])
         yield _not_worse(
@@ -256,8 +259,13 @@ def _cost(
     yield Check("size in all, MB", sizes[0] / 2**20 <= most, sizes[0] / 2**20, None, f"at most {most:g}")
 
 
-def _schema(recommenders: Sequence[Recommender], exam: Exam) -> Iterator[Check]:
-    """Replies are what the document of the service says, and hold every attribute that production's hold."""
+def _answers(recommenders: Sequence[Recommender], exam: Exam) -> Iterator[Check]:
+    """It answers what production answers, with replies as the service documents them and every attribute of today."""
+    releases = [each.release for each in recommenders]
+    able = [{"photos": bool(each.encoders), "shoppers": each.ranker is not None} for each in releases]
+    missing = [kind for kind, there in able[-1].items() if there and not able[0][kind]]
+    note = f"no answer to {', '.join(missing)}" if missing else ""
+    yield Check("answers what production answers", not missing, None, None, "photos, shoppers", note=note)
     fields: list[set[str]] = []
     for recommender in recommenders:
         answers = [recommender.recommend([query])[0] for query in exam.queries(4) or [Query()]]
@@ -277,7 +285,7 @@ def _not_worse(
     own = take(mine.each[measure])
     name = called or measure
     note = f"{len(own)} shoppers" if fewest else f"{len(own)} photos"
-    if theirs is None:
+    if theirs is None or measure not in theirs.each:
         return Check(name, None, float(own.mean()), None, "nothing to compare with", interval(own), note)
     other = take(theirs.each[measure])
     difference = interval(own - other)

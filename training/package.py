@@ -2,11 +2,9 @@
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -201,13 +199,3 @@ def _seal(folder: Path, manifest: Manifest) -> None:
         precisions = {name: {**made, "parent": fingerprint} for name, made in encoder["precisions"].items()}
         encoder = {**encoder, "precisions": precisions}
     replace(manifest, files=files, encoder=encoder, index=index).write(folder)
-
-
-def code_revision() -> dict[str, str]:
-    """Which code made a release: the package's version and, in a checkout, the commit."""
-    code = {"vitrine": version("vitrine")}
-    place = Path(__file__).resolve().parent
-    git = subprocess.run(["git", "-C", str(place), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    if git.returncode == 0:
-        code["revision"] = git.stdout.strip()
-    return code

@@ -41,10 +41,13 @@ def promote(
     registry: Registry, number: int, alias: str, *, why: str, who: str, forced: bool = False,
     reports: tuple[Path, ...] = (),
 ) -> Move:  # fmt: skip
-    """Have an alias name a release that the registry holds. reports: files that say why it may.
+    """Have an alias name a release that the registry holds; where it does already, nothing is done. reports: files
+    that say why it may.
 
     Raises PromotionRefused while another move of this alias is under way, RegistryError."""
     registry.get(number)
+    if registry.aliases().get(alias) == number and (there := as_of(history(registry), datetime.now(UTC)).get(alias)):
+        return there
     return _move(registry, alias, number, kind=PROMOTE, why=why, who=who, forced=forced, reports=reports)
 
 

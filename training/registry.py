@@ -243,9 +243,15 @@ class _Client:
         return ask
 
 
-def local(releases: Path) -> Registry:
-    """The registry beside the releases, where no server is named."""
+def local(releases: Path, *, begin: bool = True) -> Registry:
+    """The registry beside the releases, where no server is named. begin: also where there is none yet.
+
+    Raises RegistryError."""
     place = releases.resolve() / ".registry"
+    if not begin and not place.exists():
+        raise RegistryError(
+            f"{releases} has no registry: vitrine train begins one; or name one by --releases or MLFLOW_TRACKING_URI"
+        )
     place.mkdir(parents=True, exist_ok=True)
     return Registry(f"sqlite:///{place / 'mlflow.db'}", artefacts=place / "artefacts")
 

@@ -12,6 +12,30 @@ from typing import Any
 
 from training.progress import say
 
+STAGES = ("encoder", "export", "index", "ranker", "package")
+
+# The modules whose change calls for a stage's product to be made anew.
+CODE = {
+    "pictures": ("training.catalogue", "training.pictures", "service.images"),
+    "encoder": (
+        "training.encoder", "training.backbones", "training.augment", "training.losses", "training.batches",
+        "training.projection",
+    ),
+    "export": ("training.export", "training.backbones"),
+    "index": ("training.index", "training.augment", "service.index", "service.images", "service.encoder"),
+    "ranker": (
+        "training.ranker", "training.tune", "training.factorize", "training.sides", "training.blend",
+        "training.segments", "service.ranker", "service.terms", "service.features",
+    ),
+    "int8": ("training.precisions", "service.engines", "service.images"),
+    "fp16": ("training.precisions",),
+    "package": (
+        "training.package", "training.precisions", "training.evaluate", "training.retrieval", "training.ranking",
+        "training.measures", "training.baselines", "training.report", "training.split",
+        "service.release", "service.items", "service.pipeline", "service.terms",
+    ),
+}  # fmt: skip
+
 KEPT = 2  # products of each stage, the latest ones
 SOURCES = Path(__file__).resolve().parent.parent
 

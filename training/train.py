@@ -41,32 +41,9 @@ from training.options import Options
 from training.progress import say
 from training.registry import Registry
 from training.report import write_report
+from training.revision import code_revision
 from training.sides import Known
-from training.stages import Product, Workshop
-
-STAGES = ("encoder", "export", "index", "ranker", "package")
-
-# The modules whose change calls for a stage's product to be made anew.
-CODE = {
-    "pictures": ("training.catalogue", "training.pictures", "service.images"),
-    "encoder": (
-        "training.encoder", "training.backbones", "training.augment", "training.losses", "training.batches",
-        "training.projection",
-    ),
-    "export": ("training.export", "training.backbones"),
-    "index": ("training.index", "training.augment", "service.index", "service.images", "service.encoder"),
-    "ranker": (
-        "training.ranker", "training.tune", "training.factorize", "training.sides", "training.blend",
-        "training.segments", "service.ranker", "service.terms", "service.features",
-    ),
-    "int8": ("training.precisions", "service.engines", "service.images"),
-    "fp16": ("training.precisions",),
-    "package": (
-        "training.package", "training.precisions", "training.evaluate", "training.retrieval", "training.ranking",
-        "training.measures", "training.baselines", "training.report", "training.split",
-        "service.release", "service.items", "service.pipeline", "service.terms",
-    ),
-}  # fmt: skip
+from training.stages import CODE, STAGES, Product, Workshop
 
 
 def train(options: Options, registry: Registry | None = None) -> Path | None:
@@ -412,7 +389,7 @@ class _Run:
                 "chosen": options.choose,
                 "split_column": options.split_column,
             },
-            code=package.code_revision(),
+            code=code_revision(),
             encoder={"backbone": options.encoder.backbone, "dim": options.encoder.dim, "precisions": precisions}
             if looked
             else None,

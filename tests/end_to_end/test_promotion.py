@@ -23,6 +23,7 @@ from training.registry import Registry, local
 pytestmark = pytest.mark.slow
 QUICK = ("--backbone", "convnet", "--weights", "none", "--dim", "32", "--epochs", "3", "--image-size", "96",
          "--learning-rate", "0.003", "--factors", "8", "--sweeps", "3")  # fmt: skip
+BASE = "docker.io/library/python:3.11-slim"
 # three epochs teach the encoder next to nothing, which differs each time
 LIMITS = "[pictures]\nleast_share = 0.5\n[cost]\nmost_latency = 10\n[shadow]\nfewest = 50\nmost_latency = 10\n"
 OVERLAY = 'images:\n  - name: vitrine\n    newTag: "1"\n'
@@ -287,7 +288,14 @@ def test_a_bento_answers_on_a_machine_without_the_repository(packed: Team, tmp_p
             server.terminate()
 
 
-@pytest.mark.skipif(shutil.which("podman") is None, reason="builds and runs an image: needs podman")
+def has_base_image() -> bool:
+    """Whether podman is here, with the image that ours starts from."""
+    if shutil.which("podman") is None:
+        return False
+    return subprocess.run(["podman", "image", "exists", BASE], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not has_base_image(), reason=f"builds and runs an image: needs podman, with {BASE}")
 def test_an_image_answers_without_root_and_without_a_writable_disk(packed: Team, photo: bytes) -> None:
     """Built with podman; numeric user, labels, both ports; nothing to compile with inside."""
     packed.run("image", 1, "--engine", "podman", "--out", packed.folder / "dist", "--repository", "vitrine-test")
