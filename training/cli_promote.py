@@ -76,6 +76,7 @@ def promote(
     from training.shadow import read_verdict
 
     registry = open_registry(releases)
+    promotion.require_sense(to, reason)  # said before the gate takes its time
     if propose and overlay is None:
         raise VitrineError("--propose needs --write-overlay FILE: that is the proposal")
     if overlay is not None:
@@ -119,6 +120,7 @@ def rollback(
     from training import overlays, promotion
 
     registry = open_registry(releases)
+    promotion.require_sense(of, reason)
     if overlay is not None:
         overlays.read(overlay)
     number = promotion.before(promotion.history(registry), of)

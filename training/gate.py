@@ -84,12 +84,13 @@ class Report:
 
     @classmethod
     def read(cls, path: Path) -> "Report | None":
-        """What `save` wrote; None where there is nothing."""
-        if not path.exists():
+        """What `save` wrote; None where there is nothing, or what another version of this code wrote."""
+        try:
+            values = json.loads(path.read_text())
+            del values["passed"]
+            return cls(**{**values, "checks": [Check(**check) for check in values["checks"]]})
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        values = json.loads(path.read_text())
-        del values["passed"]
-        return cls(**{**values, "checks": [Check(**check) for check in values["checks"]]})
 
     def is_fresh(self, release: Path, production: Path | None, thresholds: Thresholds) -> bool:
         """Whether it was made of these very releases, with these thresholds, of late."""

@@ -45,6 +45,7 @@ def promote(
     that say why it may.
 
     Raises PromotionRefused while another move of this alias is under way, RegistryError."""
+    require_sense(alias, why)
     registry.get(number)
     if registry.aliases().get(alias) == number and (there := as_of(history(registry), datetime.now(UTC)).get(alias)):
         return there
@@ -55,6 +56,7 @@ def rollback(registry: Registry, alias: str, *, why: str, who: str) -> Move:
     """Put back what an alias named before the last promotion that stands.
 
     Raises PromotionRefused where nothing was there before: of production, which must name something."""
+    require_sense(alias, why)
     back = before(history(registry), alias)
     if back is None and alias == PRODUCTION:
         raise PromotionRefused("there was nothing in production before: promote another release in its place")
@@ -104,6 +106,14 @@ def reconcile(registry: Registry) -> None:
         registry.client.set_terminated(run.info.run_id, status="FINISHED" if moved else "KILLED")
 
 
+def require_sense(alias: str, why: str) -> None:
+    """Raises PromotionRefused where there is no such alias, or no reason is given."""
+    if alias not in ALIASES:
+        raise PromotionRefused(f"{alias} is no place for a release: expected {', '.join(ALIASES)}")
+    if not why.strip():
+        raise PromotionRefused("say why: --reason TEXT")
+
+
 def whoami() -> str:
     """user@host."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
@@ -113,10 +123,6 @@ def _move(
     registry: Registry, alias: str, number: int | None, *, kind: str, why: str, who: str, forced: bool = False,
     reports: tuple[Path, ...] = (),
 ) -> Move:  # fmt: skip
-    if alias not in ALIASES:
-        raise PromotionRefused(f"--to {alias}: expected {', '.join(ALIASES)}")
-    if not why.strip():
-        raise PromotionRefused("say why: --reason TEXT")
     said = {
         "alias": alias, "release": _text(number), "before": _text(registry.aliases().get(alias)), "kind": kind,
         "why": why, "who": who, "forced": str(forced).lower(),
