@@ -102,8 +102,8 @@ def reconcile(registry: Registry) -> None:
         moved = registry.aliases().get(move.alias) == move.release
         what = f"{move.kind} of {_name(move.release)} to {move.alias}, begun by {move.who} at {move.at:%F %T} and"
         say(f"{what} broken off: {'it had taken effect' if moved else 'it had no effect'}")
-        registry.client.set_tag(run.info.run_id, f"{TAG}reconciled", "true")
-        registry.client.set_terminated(run.info.run_id, status="FINISHED" if moved else "KILLED")
+        registry.mlflow_client.set_tag(run.info.run_id, f"{TAG}reconciled", "true")
+        registry.mlflow_client.set_terminated(run.info.run_id, status="FINISHED" if moved else "KILLED")
 
 
 def require_sense(alias: str, why: str) -> None:
@@ -128,16 +128,16 @@ def _move(
         "why": why, "who": who, "forced": str(forced).lower(),
     }  # fmt: skip
     tags = {f"{TAG}{name}": value for name, value in said.items()} | owner()
-    run = registry.client.create_run(
+    run = registry.mlflow_client.create_run(
         registry.experiment(PROMOTIONS), tags=tags, run_name=f"{kind} {_name(number)} to {alias}"
     )
     for report in reports:
-        registry.client.log_artifact(run.info.run_id, str(report), "reports")
+        registry.mlflow_client.log_artifact(run.info.run_id, str(report), "reports")
     if other := _earlier(registry, run, alias):
-        registry.client.set_terminated(run.info.run_id, status="FAILED")
+        registry.mlflow_client.set_terminated(run.info.run_id, status="FAILED")
         raise PromotionRefused(f"another move of {alias} is under way, by {other.who}; try again")
     registry.point(alias, number)
-    registry.client.set_terminated(run.info.run_id)
+    registry.mlflow_client.set_terminated(run.info.run_id)
     return _read(run)
 
 
@@ -157,7 +157,7 @@ def _unfinished(registry: Registry) -> list[Any]:
 def _runs(registry: Registry, filter: str) -> Iterator[Any]:
     token = None
     while True:
-        page = registry.client.search_runs(
+        page = registry.mlflow_client.search_runs(
             [registry.experiment(PROMOTIONS)], filter, max_results=1000, page_token=token
         )
         yield from page

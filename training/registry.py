@@ -62,13 +62,13 @@ class Registry:
         self.uri = uri
         self._artefacts = artefacts
         with _first_use(uri):
-            self.client: Any = _Client(uri)
+            self.mlflow_client: Any = _Client(uri)
             self._experiments = {name: self._experiment(name) for name in (TRAINING, PROMOTIONS)}
-            if not self.client.search_registered_models(f"name = '{MODEL}'"):
+            if not self.mlflow_client.search_registered_models(f"name = '{MODEL}'"):
                 try:
-                    self.client.create_registered_model(MODEL, description="Releases of Vitrine, whole")
+                    self.mlflow_client.create_registered_model(MODEL, description="Releases of Vitrine, whole")
                 except RegistryError:  # made by another one meanwhile
-                    self.client.get_registered_model(MODEL)
+                    self.mlflow_client.get_registered_model(MODEL)
 
     def experiment(self, name: str) -> str:
         """The id of TRAINING or PROMOTIONS."""
@@ -90,35 +90,35 @@ class Registry:
 
     def aliases(self) -> dict[str, int]:
         """The release behind each alias that points to one."""
-        return {name: int(number) for name, number in self.client.get_registered_model(MODEL).aliases.items()}
+        return {name: int(number) for name, number in self.mlflow_client.get_registered_model(MODEL).aliases.items()}
 
     def point(self, alias: str, number: int | None) -> None:
         """Have an alias name a release, or none."""
         if number is None:
-            self.client.delete_registered_model_alias(MODEL, alias)
+            self.mlflow_client.delete_registered_model_alias(MODEL, alias)
         else:
-            self.client.set_registered_model_alias(MODEL, alias, str(number))
+            self.mlflow_client.set_registered_model_alias(MODEL, alias, str(number))
 
     def reserve(self, releases: Path) -> int:
         """Take the next number for a release that is about to be written: no other packaging gets it."""
         while True:
-            run = self.client.create_run(self.experiment(TRAINING), tags=owner())
+            run = self.mlflow_client.create_run(self.experiment(TRAINING), tags=owner())
             source = f"{run.info.artifact_uri}/{ARTEFACT}"
-            version = self.client.create_model_version(MODEL, source, run.info.run_id, tags=owner())
+            version = self.mlflow_client.create_model_version(MODEL, source, run.info.run_id, tags=owner())
             number = int(version.version)
             if claim(releases, number):
-                self.client.update_run(run.info.run_id, name=f"release {number}")
+                self.mlflow_client.update_run(run.info.run_id, name=f"release {number}")
                 return number
             self._forget(number, run.info.run_id)  # a release from before the registry has it
 
     def add(self, release: Path) -> Registered:
         """Log a release that was written under a reserved number, and seal its version. Again does nothing."""
         manifest = Manifest.read(release)
-        version = self.client.get_model_version(MODEL, str(manifest.release))
+        version = self.mlflow_client.get_model_version(MODEL, str(manifest.release))
         if SEAL not in version.tags:
             self._log(version.run_id, release, manifest)
-            self.client.set_model_version_tag(MODEL, version.version, SEAL, digest(release / MANIFEST))
-            self.client.set_terminated(version.run_id)
+            self.mlflow_client.set_model_version_tag(MODEL, version.version, SEAL, digest(release / MANIFEST))
+            self.mlflow_client.set_terminated(version.run_id)
             say(f"registry: release {manifest.release} is version {manifest.release} of {MODEL} in {self.uri}")
         return self.get(manifest.release)
 
@@ -149,27 +149,27 @@ class Registry:
                 self._forget(number, version.run_id)
 
     def _experiment(self, name: str) -> str:
-        found = self.client.get_experiment_by_name(name)
+        found = self.mlflow_client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
         place = None if self._artefacts is None else (self._artefacts / name).resolve().as_uri()
         try:
-            return str(self.client.create_experiment(name, artifact_location=place))
+            return str(self.mlflow_client.create_experiment(name, artifact_location=place))
         except RegistryError:  # made by another one meanwhile
-            return str(self.client.get_experiment_by_name(name).experiment_id)
+            return str(self.mlflow_client.get_experiment_by_name(name).experiment_id)
 
     def _versions(self) -> list[Any]:
         found, token = [], None
         while True:
-            page = self.client.search_model_versions(f"name = '{MODEL}'", max_results=1000, page_token=token)
+            page = self.mlflow_client.search_model_versions(f"name = '{MODEL}'", max_results=1000, page_token=token)
             found += page
             token = page.token
             if not token:
                 return found
 
     def _forget(self, number: int, run_id: str) -> None:
-        self.client.delete_model_version(MODEL, str(number))
-        self.client.set_terminated(run_id, status="KILLED")
+        self.mlflow_client.delete_model_version(MODEL, str(number))
+        self.mlflow_client.set_terminated(run_id, status="KILLED")
 
     def _log(self, run_id: str, release: Path, manifest: Manifest) -> None:
         """Parameters, figures, learning curve, the release, and pictures of what it answers."""
@@ -185,17 +185,17 @@ class Registry:
             for name, value in epoch.items()
         ]
         for start in range(0, len(figures), 1000):
-            self.client.log_batch(run_id, metrics=figures[start : start + 1000])
+            self.mlflow_client.log_batch(run_id, metrics=figures[start : start + 1000])
         texts = [Param(name, str(value)[:LONGEST]) for name, value in parameters.items()]
         for start in range(0, len(texts), 100):
-            self.client.log_batch(run_id, params=texts[start : start + 100])
+            self.mlflow_client.log_batch(run_id, params=texts[start : start + 100])
         for name, value in tags.items():
-            self.client.set_tag(run_id, f"vitrine.{name}", value)
+            self.mlflow_client.set_tag(run_id, f"vitrine.{name}", value)
         with console.status(f"registry: copying release {manifest.release}"):
-            self.client.log_artifacts(run_id, str(release), ARTEFACT)
+            self.mlflow_client.log_artifacts(run_id, str(release), ARTEFACT)
             with tempfile.TemporaryDirectory() as folder:
                 write_samples(Release.open(release), Path(folder))
-                self.client.log_artifacts(run_id, folder, "samples")
+                self.mlflow_client.log_artifacts(run_id, folder, "samples")
 
     def _download(self, registered: Registered, folder: Path) -> None:
         aside = folder.with_name(f".pulling-{registered.number}")
@@ -203,7 +203,7 @@ class Registry:
         aside.mkdir(parents=True)
         try:
             with console.status(f"fetching release {registered.number} from {self.uri}"):
-                self.client.download_artifacts(registered.run_id, ARTEFACT, str(aside))
+                self.mlflow_client.download_artifacts(registered.run_id, ARTEFACT, str(aside))
             fetched = aside / ARTEFACT
             self._require_same(fetched, registered)
             Release.open(fetched)

@@ -216,7 +216,7 @@ def require_whole(team: Team, models: Path, *, reconciled: bool = False) -> None
     registry = local(team.releases)
     held = {each.number: each for each in registry.releases()}
     for each in held.values():
-        stored = Path(registry.client.get_run(each.run_id).info.artifact_uri.removeprefix("file://")) / "release"
+        stored = Path(registry.mlflow_client.get_run(each.run_id).info.artifact_uri.removeprefix("file://")) / "release"
         assert digest(stored / MANIFEST) == each.manifest
         verify(stored, Manifest.read(stored))
     aliases = registry.aliases()

@@ -149,9 +149,9 @@ def test_a_move_that_another_machine_has_just_begun_is_left_alone(registry: Regi
         "alias": PRODUCTION, "release": "1", "before": "", "kind": "promote", "why": "w", "who": "eve@far",
         "forced": "false", "host": "far", "pid": "1.1",
     }.items()}  # fmt: skip
-    run = registry.client.create_run(registry.experiment(PROMOTIONS), tags=tags)
+    run = registry.mlflow_client.create_run(registry.experiment(PROMOTIONS), tags=tags)
     promotion.reconcile(registry)
-    assert registry.client.get_run(run.info.run_id).info.status == "RUNNING"
+    assert registry.mlflow_client.get_run(run.info.run_id).info.status == "RUNNING"
     with pytest.raises(PromotionRefused, match="under way, by eve@far"):
         promote(registry, 2)
 

@@ -28,13 +28,13 @@ def test_a_release_is_a_registered_version_with_all_that_made_it(trained_shop: S
     manifest = Manifest.read(trained_shop.releases / "1")
     assert manifest.release == 1
     assert one.manifest == digest(trained_shop.releases / "1" / MANIFEST)
-    run = registry.client.get_run(one.run_id)
+    run = registry.mlflow_client.get_run(one.run_id)
     assert run.data.params["ranker.factors"] == "8"
     assert run.data.metrics["ranking.ndcg_at_10"] == pytest.approx(manifest.metrics["ranking"]["ndcg_at_10"])
     assert run.data.tags["vitrine.data"] == manifest.data["fingerprint"]
     assert run.data.tags["vitrine.vitrine"] == manifest.code["vitrine"]
     assert run.info.status == "FINISHED"
-    paths = {file.path for file in registry.client.list_artifacts(one.run_id, "release")}
+    paths = {file.path for file in registry.mlflow_client.list_artifacts(one.run_id, "release")}
     assert {"release/manifest.json", "release/items.parquet", "release/report"} <= paths
 
 
@@ -43,10 +43,10 @@ def test_a_release_with_pictures_brings_its_learning_curve_and_samples(release_f
     registry = local(tmp_path)
     assert registry.reserve(tmp_path) == 1
     one = registry.add(Path(shutil.copytree(release_folder, tmp_path / "1")))
-    losses = registry.client.get_metric_history(one.run_id, "encoder.loss")
+    losses = registry.mlflow_client.get_metric_history(one.run_id, "encoder.loss")
     assert [point.step for point in losses] == [1, 2, 3, 4]
     assert losses[0].value > losses[-1].value
-    samples = [file.path for file in registry.client.list_artifacts(one.run_id, "samples")]
+    samples = [file.path for file in registry.mlflow_client.list_artifacts(one.run_id, "samples")]
     assert "samples/golden-0.jpg" in samples
 
 
@@ -130,7 +130,7 @@ def test_a_packaging_that_was_killed_is_completed_or_forgotten(shop: Shop) -> No
     assert [each.number for each in registry.releases()] == [1, 2, 3, 5]
     assert not (shop.releases / ".writing-4").exists()
     assert registry.reserve(shop.releases) == 6
-    states = registry.client.search_runs([registry.experiment(TRAINING)], "attributes.status = 'KILLED'")
+    states = registry.mlflow_client.search_runs([registry.experiment(TRAINING)], "attributes.status = 'KILLED'")
     assert len(states) == 1
 
 
@@ -139,7 +139,11 @@ def test_a_number_under_way_is_left_alone(shop: Shop) -> None:
     registry = local(shop.releases)
     number = registry.reserve(shop.releases)
     registry.reconcile(shop.releases)
-    assert registry.client.get_model_version("vitrine", str(number)).tags["vitrine.pid"].startswith(f"{os.getpid()}.")
+    assert (
+        registry.mlflow_client.get_model_version("vitrine", str(number))
+        .tags["vitrine.pid"]
+        .startswith(f"{os.getpid()}.")
+    )
 
 
 def test_training_again_gives_the_same_release_and_number(shop: Shop, trained_shop: Shop) -> None:
