@@ -94,8 +94,9 @@ class ShadowProcess:
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+            with suppress(OSError):  # what was not yet sent has nowhere to go
+                if pipe is not None:
+                    pipe.close()
 
     @property
     def _input(self) -> IO[bytes]:

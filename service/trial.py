@@ -218,6 +218,9 @@ class Trial:
                     self._count(failed=True)
             except Exception as error:
                 self._stop(f"it cannot be served: {error}")
+            finally:
+                if self._shadow is not None:
+                    self._shadow.close()
         self._stop("its process ended again and again")
 
     def _ask_until_it_ends(self, shadow: ShadowProcess) -> None:

@@ -35,16 +35,19 @@ class Team:
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder, self.releases = folder, folder / "releases"
         self.environment = {**os.environ, **environment}
+        self.took: dict[str, float] = {}  # seconds, of the last whole run of each verb
 
     def command(self, *arguments: object) -> list[str]:
         return [sys.executable, "-m", "training", *map(str, arguments), "--releases", str(self.releases)]
 
     def run(self, *arguments: object, code: int = 0) -> str:
         """What it prints; the exit code must be this."""
+        began = time.monotonic()
         done = subprocess.run(
             self.command(*arguments), cwd=HOME, env=self.environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == code, done.stdout + done.stderr
+        self.took[str(arguments[0])] = time.monotonic() - began
         return done.stdout + (done.stderr if code else "")
 
     def kill(self, *arguments: object, after: float) -> bool:
@@ -173,30 +176,35 @@ def test_a_command_that_is_killed_leaves_the_state_before_or_after(
     models = tmp_path / "models"
     team.run("train", today, *QUICK, "--model-repository", models)
     team.run("promote", 1, "--to", "production", "--reason", "the first", "--catalogue", today)
+    shutil.rmtree(team.releases / "1")
+    team.run("pull", 1)
+    team.run("bento", 1, "--out", tmp_path / "dist")
+    team.run("history")
+    team.took["rollback"] = team.took["history"]
     draw = random.Random(7)
     kills = 0
     for turn in range(4):
         trains = ["train", today, *QUICK, "--half-life", 30 + turn, "--model-repository", models]
-        kills += strike(team, models, draw, 16, trains)
+        kills += strike(team, models, draw, trains)
         newest = max(each.number for each in local(team.releases).releases())
         for alias in ("staging", "production"):
             promotes = ["promote", newest, "--to", alias, "--reason", "better", "--catalogue", today, "--force"]
-            kills += strike(team, models, draw, 8, promotes)
+            kills += strike(team, models, draw, promotes)
         assert local(team.releases).aliases()["production"] == newest
         shutil.rmtree(team.releases / str(newest))
-        kills += strike(team, models, draw, 6, ["pull", newest])
-        kills += strike(team, models, draw, 14, ["bento", newest, "--out", tmp_path / "dist"])
+        kills += strike(team, models, draw, ["pull", newest])
+        kills += strike(team, models, draw, ["bento", newest, "--out", tmp_path / "dist"])
         assert (tmp_path / "dist" / f"vitrine-{newest}.bento").exists()
         if turn == 3:
             before = promotion.before(promotion.history(local(team.releases)), "production")
-            kills += strike(team, models, draw, 7, ["rollback", "--reason", "complaints"], again=False)
+            kills += strike(team, models, draw, ["rollback", "--reason", "complaints"], again=False)
             assert local(team.releases).aliases()["production"] in (newest, before)
     assert kills >= 15  # of the twenty-one; some come after the end
 
 
-def strike(team: Team, models: Path, draw: random.Random, most: float, arguments: list, *, again: bool = True) -> int:
-    """Kill it, look, and run it to its end; whether the kill came in time."""
-    killed = team.kill(*arguments, after=draw.uniform(1.5, most))
+def strike(team: Team, models: Path, draw: random.Random, arguments: list, *, again: bool = True) -> int:
+    """Kill it at a random moment, look, and run it to its end; whether the kill came in time."""
+    killed = team.kill(*arguments, after=draw.uniform(0.1, 1) * team.took[arguments[0]])
     require_whole(team, models)
     if again:
         team.run(*arguments)
