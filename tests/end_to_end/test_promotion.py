@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -163,6 +164,12 @@ def test_a_teams_month(month: tuple[Path, Path, Path], tmp_path: Path) -> None:
         rows = json.loads(team.run("history", "--json"))
         assert [row["kind"] for row in rows].count("rollback") == 1
         assert [row["release"] for row in rows if row["forced"]] == [3]
+        other = Team(tmp_path / "another machine", MLFLOW_TRACKING_URI=uri)
+        assert other.run("pull", 2).strip() == str(other.releases / "2")
+        assert digest(other.releases / "2" / MANIFEST) == digest(team.releases / "2" / MANIFEST)
+        with ThreadPoolExecutor(4) as pool:
+            numbers = list(pool.map(lambda at: Registry(uri).reserve(tmp_path / f"packager {at}"), range(4)))
+        assert sorted(numbers) == [4, 5, 6, 7]
         team.run("diff", 1, 2, "--out", tmp_path / "diff.html")
         assert (tmp_path / "diff.html").read_text().count("data:image/jpeg;base64,") > 100
 
