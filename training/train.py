@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -39,14 +39,16 @@ from training.batches import Examples
 from training.catalogue import Catalogue, read
 from training.options import Options
 from training.progress import say
-from training.registry import Registry
 from training.report import write_report
 from training.revision import code_revision
 from training.sides import Known
 from training.stages import CODE, STAGES, Product, Workshop
 
+if TYPE_CHECKING:  # MLflow takes longer to import than most commands to run
+    from training.registry import Registry
 
-def train(options: Options, registry: Registry | None = None) -> Path | None:
+
+def train(options: Options, registry: "Registry | None" = None) -> Path | None:
     """Run the stages; returns the path of the release, or None where `only` stopped before packaging.
 
     registry: gives the release its number and keeps it; None: its folder's name is all that numbers it."""
@@ -66,7 +68,7 @@ def train(options: Options, registry: Registry | None = None) -> Path | None:
 class _Run:
     """One run over one catalogue; each method is a stage, and asks for those before it."""
 
-    def __init__(self, options: Options, workshop: Workshop, registry: Registry | None = None) -> None:
+    def __init__(self, options: Options, workshop: Workshop, registry: "Registry | None" = None) -> None:
         self.options, self.workshop, self.registry = options, workshop, registry
         self._made: dict[str, Product] = {}
         catalogue = read(options.catalogue)
