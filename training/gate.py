@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from service import images
 from service.errors import PromotionRefused, ReleaseError
@@ -268,14 +269,20 @@ def _answers(recommenders: Sequence[Recommender], exam: Exam) -> Iterator[Check]
     note = f"no answer to {', '.join(missing)}" if missing else ""
     yield Check("answers what production answers", not missing, None, None, "photos, shoppers", note=note)
     fields: list[set[str]] = []
+    wrong = ""
     for recommender in recommenders:
         answers = [recommender.recommend([query])[0] for query in exam.queries(4) or [Query()]]
-        for answer in answers:
-            RecommendationOut.model_validate_json(to_json(answer), strict=True)
+        try:
+            for answer in answers:
+                RecommendationOut.model_validate_json(to_json(answer), strict=True)
+        except ValidationError as error:
+            wrong = str(error).splitlines()[0]
         fields.append({name for answer in answers for item in answer.items for name in item.attributes})
     lost = sorted(fields[-1] - fields[0])
-    note = f"without {', '.join(lost)}" if lost else ""
-    yield Check("schema of replies", not lost, None, None, "as documented, with production's attributes", note=note)
+    note = f"without {', '.join(lost)}" if lost else wrong
+    yield Check(
+        "schema of replies", not (lost or wrong), None, None, "as documented, with production's attributes", note=note
+    )
 
 
 def _not_worse(
