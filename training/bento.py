@@ -167,8 +167,11 @@ def _locked(flavour: str) -> Iterator[Path]:
 
 
 def service_lock(text: str, wanted: set[str]) -> str:
-    """Of a lock as pip-compile writes it, the wanted packages, what is there via those, and so on."""
+    """Of a lock as pip-compile writes it, the wanted packages, what is there via those, and so on. Raises VitrineError
+    where one is not there."""
     blocks, needed_by = _blocks(text)
+    if missing := wanted - blocks.keys():
+        raise VitrineError(f"the lock does not hold {', '.join(sorted(missing))}; make lock writes it anew")
     taken: set[str] = set()
     fresh = set(wanted)
     while fresh:
