@@ -5,7 +5,8 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 # requests run side by side, one a core: a product of theirs that takes every core makes all others wait
@@ -15,24 +16,29 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import bentoml
 from starlette.responses import Response
 
-from service import admin
+from service import admin, calls, logs
 from service.batcher import MicroBatcher
 from service.draining import Drain, DrainLayer
 from service.errors import BadQuery, Busy, VitrineError
 from service.inference_grpc import GrpcFront
-from service.inference_rest import REFUSAL, routes
+from service.inference_rest import PREFIX, REFUSAL, routes
 from service.keys import KeyLayer
 from service.metrics import Metrics
 from service.pipeline import Recommender
 from service.posts import PostLayer, Respond
-from service.problems import ProblemLayer, problem_of
+from service.probe import RecallProbe
+from service.problems import ProblemLayer, problem_of, status_of
 from service.queries import Query, SimilarQuery
 from service.routes import create_app
 from service.serving import Serving, open_serving, start_triton
 from service.settings import Settings
 from service.switch import Switch
+from service.telling import CallLayer, Telling
 from service.trial import Bounds, Plan, Trial
 from service.wire import Body, EmbedBody, EmbeddingOut, RecommendationOut, RecommendBody, SimilarBody
+
+if TYPE_CHECKING:
+    from service.tracing import Tracing
 
 Gone = Callable[[], Awaitable[Any]] | None
 
@@ -48,6 +54,8 @@ class Running:
 
     def __init__(self) -> None:
         """Raises VitrineError where the release cannot be served."""
+        self.tracing = _tracing(settings)
+        self.telling = Telling(metrics, user_key=settings.user_key, log=settings.log_requests, tracing=self.tracing)
         self.triton = start_triton(settings, metrics)
         self.grpc: GrpcFront | None = None  # once it listens
         self.trial = Trial(_plan(settings), lambda path: open_serving(path, settings, metrics), metrics)
@@ -60,6 +68,9 @@ class Running:
             if self.triton is not None:
                 self.triton.close()
             raise
+        self.probe = RecallProbe(
+            lambda: self.switch.current.recommender.release.index, metrics.recall.set, every=settings.recall_every
+        )
 
     def _switched(self, new: Serving, old: Serving | None) -> None:
         if old is None:
@@ -68,17 +79,27 @@ class Running:
                 observe=metrics.observe_batch,
             )  # fmt: skip
             metrics.waiting.set_function(lambda: self.batcher.waiting)
-        self.inference = new.inference(self.batcher, metrics, self.trial.answer)
+            metrics.under_way.set_function(lambda: self.batcher.under_way)
+        self.inference = new.inference(self.batcher, self.trial.answer, self._inferred)
         metrics.observe_release(new.number, new.encoder)
         self.trial.beside(new)
 
+    def _inferred(self, model: str, error: Exception | None) -> None:
+        status: int = HTTPStatus.OK if error is None else HTTPStatus.INTERNAL_SERVER_ERROR
+        if isinstance(error, BadQuery | Busy):
+            status = status_of(error)
+        self.telling.answered(f"{PREFIX}/models/{model}/infer", status)
+
     def close(self) -> None:
         """Finish what is under way."""
+        self.probe.close()
         self.switch.close()
         self.trial.close()
         self.batcher.close()
         if self.triton is not None:
             self.triton.close()
+        if self.tracing is not None:
+            self.tracing.close()
 
 
 started: list[Running] = []
@@ -108,6 +129,14 @@ def _plan(settings: Settings) -> Plan | None:
     return Plan(settings.candidate, settings.candidate_mode, settings.candidate_share, settings.user_key, bounds)
 
 
+def _tracing(settings: Settings) -> "Tracing | None":
+    if settings.traces_endpoint is None:
+        return None
+    from service.tracing import Tracing  # a tenth of a second, and memory
+
+    return Tracing(settings.traces_endpoint, settings.traces_share)
+
+
 def _tls(settings: Settings) -> dict[str, Any]:
     """What BentoML needs to serve HTTP over TLS."""
     if (settings.tls_certificate is None) != (settings.tls_key is None):
@@ -131,6 +160,7 @@ class Vitrine:
     """Visual recommendation: a photo, a shopper, or both -> items of the catalogue, ranked, with reasons."""
 
     def __init__(self) -> None:
+        logs.configure(settings.log_format)
         started[:] = [Running()]
 
     async def __is_ready__(self) -> bool:
@@ -175,21 +205,26 @@ class Vitrine:
 
 async def _respond(route: str, asked: Any, gone: Gone) -> Response:
     """Do the work off the event loop; count it; turn what is wrong with the query, or too much, into a problem."""
-    began = time.perf_counter()
-    tier = ""
+    now, call = running(), calls.current()
+    assert call is not None, "CallLayer makes one of each request"
+    call.began = time.time_ns()
     try:
         if isinstance(asked, BadQuery):
             raise asked
-        now, user_id = running(), asked.user_id if route == "/recommend" else None
+        call.user_id = asked.user_id if route == "/recommend" else None
 
         async def ask(serving: Serving) -> tuple[str, bytes]:
+            call.release = serving.number
             return await now.batcher.submit(serving.work[route], asked, seconds=settings.deadline, gone=gone)
 
-        tier, body = await now.trial.answer(now.switch.current, user_id, ask)
+        call.tier, body = await now.trial.answer(now.switch.current, call.user_id, ask)
         response = Response(body, media_type="application/json")
     except (BadQuery, Busy) as error:
         response = problem_of(error)
-    metrics.observe_answer(route, response.status_code, tier, time.perf_counter() - began)
+    except Exception:
+        now.telling.answered(route, HTTPStatus.INTERNAL_SERVER_ERROR)
+        raise
+    now.telling.answered(route, response.status_code)
     return response
 
 
@@ -200,6 +235,7 @@ POSTS: dict[str, tuple[type[Body[Any]], Respond]] = {
 }
 
 _service: Any = Vitrine  # the decorator made a bentoml.Service of the class
+_service.add_asgi_middleware(CallLayer, rest=PREFIX)
 _service.add_asgi_middleware(ProblemLayer, max_body_bytes=settings.max_body_bytes, refusals=(REFUSAL,))
 _service.add_asgi_middleware(DrainLayer, drain=drain)
 _service.add_asgi_middleware(KeyLayer, key=settings.api_key, refusals=(REFUSAL,))

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from service import calls
 from service.errors import CallerGone, DeadlineMissed, Overloaded
 
 BEHIND = 5  # niceness of the lanes
@@ -32,6 +33,7 @@ class _Waiting:
     answer: "asyncio.Future[Any]"
     since: float
     waited: Callable[[float], None]
+    call: calls.Call | None
 
 
 class MicroBatcher:
@@ -49,6 +51,7 @@ class MicroBatcher:
         self._changed = threading.Condition()
         self._closed = False
         self._idle = 0  # lanes that wait for work
+        self._busy = 0  # requests in lanes
         self._threads = [threading.Thread(target=self._run, name=f"lane-{n}", daemon=True) for n in range(lanes)]
         for thread in self._threads:
             thread.start()
@@ -57,6 +60,11 @@ class MicroBatcher:
     def waiting(self) -> int:
         """How many requests wait for a lane."""
         return len(self._waiting)
+
+    @property
+    def under_way(self) -> int:
+        """How many requests wait or are being answered."""
+        return len(self._waiting) + self._busy
 
     async def submit(
         self, work: Callable[[Sequence[Asked]], Sequence[Answer]], asked: Asked, *, seconds: float,
@@ -71,7 +79,7 @@ class MicroBatcher:
         Raises Overloaded where too many wait, DeadlineMissed where no answer came within `seconds`,
         CallerGone, and what `work` raises."""
         loop = asyncio.get_running_loop()
-        request = _Waiting(work, asked, loop.create_future(), time.monotonic(), waited)
+        request = _Waiting(work, asked, loop.create_future(), time.monotonic(), waited, calls.current())
         with self._changed:
             if len(self._waiting) >= self._bound:
                 raise Overloaded(f"{len(self._waiting)} requests are waiting, and no more may; send it again later")
@@ -116,7 +124,15 @@ class MicroBatcher:
             self._observe("wait", now - batch[0].since)
             for request in batch:
                 request.waited(now - request.since)
-            _tell(_answers(batch))
+            with calls.stages() as stages:
+                told = _answers(batch)
+            with self._changed:
+                self._busy -= len(batch)
+            for request in batch:
+                if request.call is not None:
+                    began = request.call.began  # it has waited since
+                    request.call.stages += [("wait", began, began + int((now - request.since) * 1e9)), *stages]
+            _tell(told)
 
     def _take(self) -> list[_Waiting]:
         """The next batch, at most this lane's share of what waits, among the lanes that are free; waits for one.
@@ -129,7 +145,9 @@ class MicroBatcher:
                 if self._closed:
                     return []
                 if self._waiting:
-                    return self._share()
+                    batch = self._share()
+                    self._busy += len(batch)
+                    return batch
                 self._idle += 1
                 self._changed.wait()
                 self._idle -= 1

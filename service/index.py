@@ -76,6 +76,13 @@ class Index:
             rows[missing], cosines[missing] = -1, np.nan
         return rows, cosines
 
+    def recall(self, queries: np.ndarray, *, k: int) -> float:
+        """The share of the k nearest of each query that a search finds: (n, dim) float32 -> 0 to 1. Looks at every
+        vector."""
+        _, found = self._nearest(queries, k, None)
+        _, nearest = self._scan(queries, k, None)
+        return float(np.mean([np.isin(a, b).mean() for a, b in zip(nearest, found, strict=True)]))
+
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """(m, dim) float32, NaN for items without a picture."""
         return self._filled(rows, np.nan)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from service.errors import Malformed, NotFound, VitrineError
+from service import calls
+from service.errors import Malformed, NotFound
 from service.tensors import DATATYPES, SentTensor, Tensor, shown_shape
 
 SERVER = "vitrine"
@@ -103,11 +104,11 @@ class Counts:
 class Inference:
     """The models of one release; its number is the version of each.
 
-    observe: called with the model, the outcome ("ok" or the error's class), the tier, and the seconds."""
+    observe: called with the model, and what went wrong, once a request is answered."""
 
     models: Mapping[str, Model]
     version: str
-    observe: Callable[[str, str, str, float], None] = lambda model, outcome, tier, seconds: None
+    observe: Callable[[str, Exception | None], None] = lambda model, error: None
     counts: dict[str, Counts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -128,20 +129,21 @@ class Inference:
     async def infer(self, request: InferRequest, *, seconds: float) -> InferResponse:
         """Answer within so many seconds. Raises NotFound, Malformed, other BadQuery, Busy."""
         model = self.model(request.model, request.version)
-        counts, began, tier, outcome = self.counts[model.name], time.perf_counter(), "", "ok"
+        counts, began = self.counts[model.name], time.perf_counter()
+        call = calls.current() or calls.begin("")
+        call.began, call.release = time.time_ns(), self.version
         try:
             wanted = _wanted(model, request)
             inputs = _checked(model, request)
             ran = await model.run(inputs, seconds)
-            tier = ran.tier
-        except VitrineError as error:
-            outcome = type(error).__name__
+            call.tier = ran.tier
+        except Exception as error:
             counts.failures += 1
             counts.failure_nanoseconds += int((time.perf_counter() - began) * 1e9)
+            self.observe(model.name, error)
             raise
-        finally:
-            took = time.perf_counter() - began
-            self.observe(model.name, outcome, tier, took)
+        took = time.perf_counter() - began
+        self.observe(model.name, None)
         counts.executions += 1
         counts.inferences += len(next(iter(ran.outputs.values())))
         counts.nanoseconds += int(took * 1e9)

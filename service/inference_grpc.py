@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
+from service import calls
 from service.errors import BadQuery, Busy, CallerGone, DeadlineMissed, EncoderAway, Malformed, NotFound, Overloaded
 from service.inference import Inference, InferRequest, InferResponse
 from service.keys import EXPECTED, holds_key
@@ -172,7 +173,8 @@ class _Servicer:
         async for request in requests:
             response = service_pb2.ModelStreamInferResponse()
             try:
-                response.infer_response.CopyFrom(await self._infer(request, context))
+                with calls.under(_begun(context)):
+                    response.infer_response.CopyFrom(await self._infer(request, context))
             except (BadQuery, Busy) as error:
                 response.error_message = str(error)
                 response.infer_response.id = request.id
@@ -241,13 +243,20 @@ def _version(version: str) -> str:
     return version
 
 
+def _begun(context: Any) -> calls.Call:
+    """The call, in the trace that its metadata names."""
+    sent = dict(context.invocation_metadata() or ())
+    return calls.begin(calls.GRPC, str(sent.get("traceparent", "")))
+
+
 async def _answer(call: Callable[[], Awaitable[Any]], context: Any) -> Any:
     """What the call gives; an error of ours as the status that clients know."""
     try:
-        return await call()
+        with calls.under(_begun(context)) as begun:
+            return await call()
     except (BadQuery, Busy) as error:
-        if isinstance(error, Busy):
-            context.set_trailing_metadata((("retry-after", "1"),))
+        also = (("retry-after", "1"),) if isinstance(error, Busy) else ()
+        context.set_trailing_metadata((("trace-id", begun.trace_id), *also))
         code = next(code for kind, code in CODES.items() if isinstance(error, kind))
         await context.abort(code, str(error))
 

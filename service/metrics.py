@@ -6,9 +6,19 @@ from functools import cache
 # BentoML sets it for services of several processes; their values lie in files, and each costs three times as much
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    Summary,
+    disable_created_metrics,
+)
 
 from service.shadow import Comparison
+
+disable_created_metrics()  # when each counter was made: half of the page, and nobody asks
 
 STAGE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 CANDIDATE, PRODUCTION = "candidate", "production"
@@ -20,10 +30,12 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
-            "vitrine_requests", "Requests answered", ["route", "status", "tier"], registry=self.registry
-        )
+            "vitrine_requests", "Requests answered; the inference protocol's status is what REST would say",
+            ["route", "protocol", "status", "tier", "release"], registry=self.registry,
+        )  # fmt: skip
         self.seconds = Histogram(
-            "vitrine_request_seconds", "Time from parsed request to answer", ["route"],
+            "vitrine_request_seconds", "Time from parsed request to answer",
+            ["route", "protocol", "tier", "release"],
             buckets=STAGE_BUCKETS, registry=self.registry,
         )  # fmt: skip
         self.stage_seconds = Histogram(
@@ -36,6 +48,13 @@ class Metrics:
         self.wait_seconds = Histogram(
             "vitrine_wait_seconds", "Time that the first of a batch waited for a free thread",
             buckets=STAGE_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        self.under_way = Gauge(
+            "vitrine_requests_under_way", "Requests that wait or are being answered", registry=self.registry
+        )
+        self.recall = Gauge(
+            "vitrine_index_recall", "Share of the ten nearest that searches find, over the last probes",
+            registry=self.registry,
         )  # fmt: skip
         self.waiting = Gauge("vitrine_waiting_requests", "Requests that wait for a free thread", registry=self.registry)
         self.encoder = Gauge(
@@ -58,17 +77,7 @@ class Metrics:
         self._of_stage = cache(self.stage_seconds.labels)
         self._of_answer = cache(self.requests.labels)
         self._of_route = cache(self.seconds.labels)
-        self.inferences = Counter(
-            "vitrine_inferences", "Requests of the inference protocol, over REST and gRPC",
-            ["model", "outcome", "tier"], registry=self.registry,
-        )  # fmt: skip
-        self.inference_seconds = Histogram(
-            "vitrine_inference_seconds", "Time from parsed request to answer", ["model"],
-            buckets=STAGE_BUCKETS, registry=self.registry,
-        )  # fmt: skip
-        self._of_inference = cache(self.inferences.labels)
-        self._of_model = cache(self.inference_seconds.labels)
-
+        ProcessCollector(registry=self.registry)  # memory, CPU, open files
         self._add_trial()
 
     def _add_trial(self) -> None:
@@ -139,10 +148,10 @@ class Metrics:
         """For `Recommender(observe=...)`."""
         self._of_stage(stage).observe(seconds)
 
-    def observe_answer(self, route: str, status: int, tier: str, seconds: float) -> None:
+    def observe_answer(self, route: str, protocol: str, status: int, tier: str, release: str, seconds: float) -> None:
         """Count one answer of a route."""
-        self._of_answer(route, str(status), tier).inc()
-        self._of_route(route).observe(seconds)
+        self._of_answer(route, protocol, str(status), tier, release).inc()
+        self._of_route(route, protocol, tier, release).observe(seconds)
 
     def observe_release(self, number: str, encoder: str) -> None:
         """Say which release answers from now on, and what computes its vectors, such as `openvino int8`."""
@@ -151,8 +160,3 @@ class Metrics:
         self.encoder.clear()
         if encoder.strip():
             self.encoder.labels(*encoder.split()).set(1)
-
-    def observe_inference(self, model: str, outcome: str, tier: str, seconds: float) -> None:
-        """For `Inference(observe=...)`."""
-        self._of_inference(model, outcome, tier).inc()
-        self._of_model(model).observe(seconds)

@@ -1,6 +1,7 @@
 """One thin ASGI layer around everything: bodies have a limit, and every error is application/problem+json (RFC 9457).
 
-{"type": "about:blank", "title": "Content Too Large", "status": 413, "detail": "...", "field": "image"}
+{"type": "about:blank", "title": "Content Too Large", "status": 413, "detail": "...", "field": "image",
+ "trace_id": "0af7651916cd43dd8448eb211c80319c"}
 
 Below a path whose clients expect another shape of error, they get that one.
 """
@@ -14,6 +15,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import calls
 from service.errors import (
     BadQuery,
     Busy,
@@ -54,6 +56,8 @@ def problem(status: int, detail: str, *, field: str | None = None) -> Response:
     body["detail"] = detail
     if field is not None:
         body["field"] = field
+    if (call := calls.current()) is not None:
+        body["trace_id"] = call.trace_id
     headers = {"Retry-After": "1"} if status in (429, 503) else None
     return Response(json.dumps(body), status_code=status, media_type=PROBLEM, headers=headers)
 
@@ -96,7 +100,7 @@ class ProblemLayer:
         except TooLarge as error:
             await exchange.fail(refuse(status_of(error), str(error)))
         except Exception:
-            logger.exception("unexpected error on %s", path)
+            logger.exception("unexpected error on %s", _without_id(path))
             await exchange.fail(refuse(500, "an unexpected error; the log has it"))
 
 
@@ -158,6 +162,11 @@ class _Exchange:
     def _is_own(self, message: Message) -> bool:
         own = str(self._own).encode()
         return any(name.lower() == b"content-type" and value.startswith(own) for name, value in message["headers"])
+
+
+def _without_id(path: str) -> str:
+    """The path as it may stand in a log: the ids of shoppers may not."""
+    return "/users/..." if path.startswith("/users/") else path
 
 
 def _detail(body: bytes, status: int, scope: Scope) -> str:

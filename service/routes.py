@@ -127,6 +127,7 @@ def _with_routes(document: dict[str, Any], routes: list[Any]) -> dict[str, Any]:
             "status": {"type": "integer"},
             "detail": {"type": "string"},
             "field": {"type": "string", "description": "which part of the request is at fault"},
+            "trace_id": {"type": "string", "description": "of the request, in the log and in traces"},
         },
     }
     components["schemas"] = {**components.get("schemas", {}), "Problem": problem}

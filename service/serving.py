@@ -5,12 +5,13 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from service import images
+from service import calls, images
 from service.answers import Recommendation
 from service.batcher import MicroBatcher
 from service.encoder import TRITON, Candidate, Encoder, available_cpus, candidates, choose
@@ -57,16 +58,23 @@ class Serving:
         """Requests that are worth answering together."""
         return self.recommender.encoder.largest_batch if self.recommender.encoder is not None else 1
 
-    def inference(self, batcher: MicroBatcher, metrics: Metrics, answer: Route) -> Inference:
-        """The models of the inference protocol over it. answer: chooses the release that answers a shopper."""
+    def inference(
+        self, batcher: MicroBatcher, answer: Route, observe: Callable[[str, Exception | None], None]
+    ) -> Inference:
+        """The models of the inference protocol over it. answer: chooses the release that answers a shopper; observe:
+        told of every answer, of a model and an error."""
 
         async def recommend(query: Query, seconds: float, waited: Callable[[float], None]) -> Recommendation:
+            call = calls.current()
+
             async def ask(serving: Serving) -> Recommendation:
+                if call is not None:
+                    call.release, call.user_id = serving.number, query.user_id
                 return await batcher.submit(serving.work[PLAIN], query, seconds=seconds, waited=waited)
 
             return await answer(self, query.user_id, ask)
 
-        return Inference(models(self.recommender, batcher, recommend), self.number, metrics.observe_inference)
+        return Inference(models(self.recommender, batcher, recommend), self.number, observe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,7 @@ def open_serving(path: Path, settings: Settings, metrics: Metrics) -> Serving:
     try:
         recommender = Recommender(
             release, encoder=opened.encoder, precision=opened.precision, user_key=settings.user_key,
-            max_pixels=settings.max_pixels, observe=metrics.observe_stage,
+            max_pixels=settings.max_pixels, observe=partial(_observe_stage, metrics),
         )  # fmt: skip
         if release.ranker is not None and settings.user_key == DEFAULT_USER_KEY:
             logger.warning("user ids are hashed with the public default key; set VITRINE_USER_KEY in production")
@@ -109,6 +117,11 @@ def open_serving(path: Path, settings: Settings, metrics: Metrics) -> Serving:
         "release %s: %d items, ready in %.2f s", release.number, len(release.items), time.perf_counter() - began
     )
     return Serving(recommender, f"{opened.engine} {opened.precision}", opened.lanes, _work(recommender))
+
+
+def _observe_stage(metrics: Metrics, stage: str, seconds: float) -> None:
+    metrics.observe_stage(stage, seconds)
+    calls.went_through(stage, seconds)
 
 
 def start_triton(settings: Settings, metrics: Metrics) -> TritonServer | None:

@@ -157,7 +157,7 @@ class Trial:
         except Exception as error:
             # who asks what cannot be answered fails here too, and then the fault is not the candidate's
             answer = await ask(production)
-            logger.warning("candidate %s failed, production answered: %r", self._number, error)
+            logger.warning("candidate %s failed, production answered: %s", self._number, type(error).__name__)
             self._count(failed=True)
             self._told.canary_answered(failed=True)
             return answer
