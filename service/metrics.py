@@ -1,5 +1,6 @@
 """What Prometheus reads. Labels are bounded: routes and tiers are known names, never what a client sent."""
 
+import math
 import os
 from functools import cache
 
@@ -56,6 +57,7 @@ class Metrics:
             "vitrine_index_recall", "Share of the ten nearest that searches find, over the last probes",
             registry=self.registry,
         )  # fmt: skip
+        self.recall.set(math.nan)  # until there was one
         self.waiting = Gauge("vitrine_waiting_requests", "Requests that wait for a free thread", registry=self.registry)
         self.encoder = Gauge(
             "vitrine_encoder", "The engine and precision in use", ["engine", "precision"], registry=self.registry
