@@ -23,7 +23,7 @@ export BENTOML_DO_NOT_TRACK := True
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve serve-triton serve-triton-inside ask test check test-slow bench bench-large lock clean
+.PHONY: help install serve serve-triton serve-triton-inside ask test check check-k8s test-slow test-container bench bench-large lock clean
 .PHONY: train gate bento image push propose promote
 
 help: ## list the targets
@@ -78,6 +78,12 @@ test: check ## the checks, then the tests
 
 test-slow: install ## end to end: train, serve, attack, benchmark nothing
 	$(BIN)/pytest -m slow
+
+test-container: install ## the image and its pods, run by podman: what the manifests say, a rollout, an operator's drill
+	$(BIN)/pytest -m container tests/container
+
+check-k8s: install ## render every overlay and component; hold them against schemas, and against each other
+	$(BIN)/python -m k8s.check
 
 train: install ## train CATALOGUE with the options TRAIN: the next release, in RELEASES and in the registry
 	$(BIN)/vitrine train $(CATALOGUE) --releases $(RELEASES) $(TRAIN)

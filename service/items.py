@@ -37,7 +37,7 @@ class Items:
     @classmethod
     def open(cls, path: Path, kinds: Mapping[str, str]) -> "Items":
         """Open items.parquet of a release."""
-        return cls(pq.read_table(path), kinds)
+        return cls(pq.ParquetFile(path).read(), kinds)  # read_table would load pyarrow.dataset
 
     def __len__(self) -> int:
         return len(self.ids)

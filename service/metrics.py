@@ -19,7 +19,7 @@ from prometheus_client import (
 
 from service.shadow import Comparison
 
-disable_created_metrics()  # when each counter was made: half of the page, and nobody asks
+disable_created_metrics()  # type: ignore[no-untyped-call] # half of the page, and nobody asks
 
 STAGE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 CANDIDATE, PRODUCTION = "candidate", "production"

@@ -111,7 +111,7 @@ class Ranker:
         def array_if_any(name: str) -> np.ndarray | None:
             return array(name) if (folder / f"{name}.npy").exists() else None
 
-        keys = pq.read_table(folder / "users.parquet")["user"].to_pylist()
+        keys = pq.ParquetFile(folder / "users.parquet").read()["user"].to_pylist()
         constants = json.loads((folder / "objective.json").read_text())
         touched = constants.pop("touched")
         return cls(

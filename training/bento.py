@@ -24,6 +24,7 @@ from packaging.utils import canonicalize_name
 
 from service.errors import VitrineError
 from service.release import MANIFEST, Manifest, digest
+from training import repository
 from training.progress import console, say
 from training.revision import code_revision
 
@@ -33,6 +34,9 @@ FLAVOURS = ("cpu", "gpu")
 ENGINES = ("podman", "docker")
 DIGEST = "manifest"  # label of the model and the bento: sha256 of the release's manifest
 CODE = "code"  # label of the bento: digest of the service's code and the lock
+MADE_OF = "vitrine.made-of"  # label of the image: digest of all that it is made of
+CONTAINERFILE = Path(__file__).with_name("Containerfile.j2")
+SLIM = Path(__file__).with_name("slim.sh")
 PINNED = re.compile(r"^(?P<name>[a-z0-9][a-z0-9._-]*)(\[[a-z,]*\])?==")
 VIA = re.compile(r"#\s+(via )?(?P<name>[a-z0-9][a-z0-9._-]*)")
 ENTRY = '''"""The service with release {number} in it."""
@@ -64,14 +68,19 @@ def make_bento(release: Path, out: Path, *, flavour: str = "cpu") -> Packed:
 
     out: folder for vitrine-N.bento and vitrine-N.cdx.json. What is in the store already is not made again.
     Raises VitrineError where the store has another release under the number."""
+    with _locked(flavour) as lock:
+        return _make_bento(release, out, lock)
+
+
+def _make_bento(release: Path, out: Path, lock: Path) -> Packed:
     manifest = Manifest.read(release)
     tag, sealed = f"{NAME}:{manifest.release}", digest(release / MANIFEST)
     _import(release, tag, sealed)
     out = out.resolve()  # BentoML takes a path that is not absolute for one below the root
     out.mkdir(parents=True, exist_ok=True)
-    with _locked(flavour) as lock:
-        _build(tag, sealed, manifest, lock)
-        files = (_sbom(lock, manifest, out), out / f"{NAME}-{manifest.release}.bento")
+    _build(tag, sealed, manifest, lock)
+    files = _files(out, manifest)
+    _sbom(lock, files[0])
     aside = files[1].with_name(f".{files[1].stem}.part.bento")
     aside.unlink(missing_ok=True)
     bentoml.bentos.export_bento(tag, str(aside))
@@ -79,14 +88,18 @@ def make_bento(release: Path, out: Path, *, flavour: str = "cpu") -> Packed:
     return Packed(tag, files)
 
 
-def make_image(release: Path, out: Path, *, engine: str, flavour: str, repository: str = NAME) -> Packed:
-    """Build the image `repository:N` around the bento. The wheels are fetched here, so that neither the address of a
-    package index nor its credentials, nor a compiler, come near the image."""
+def make_image(release: Path, out: Path, *, engine: str, flavour: str, name: str = NAME) -> Packed:
+    """Build the image `name:N` around the bento. The wheels are fetched here, so that neither the address of a
+    package index nor its credentials, nor a compiler, come near the image. One that was made of the same release, code
+    and lock is not made again."""
     manifest = Manifest.read(release)
-    packed = make_bento(release, out, flavour=flavour)
-    tag = f"{repository}:{manifest.release}"
+    tag = f"{name}:{manifest.release}"
     with tempfile.TemporaryDirectory(prefix="vitrine-image-") as temporary, _locked(flavour) as lock:
-        context = Path(temporary)
+        context, made_of, files = Path(temporary), _made_of(release, lock), _files(out, manifest)
+        if all(file.exists() for file in files) and _label(engine, tag, MADE_OF) == made_of:
+            say(f"{tag} is there already")
+            return Packed(tag, files)
+        packed = _make_bento(release, out, lock)
         shutil.copy(lock, context / "requirements.txt")
         _run("fetching wheels", [
             sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
@@ -95,10 +108,41 @@ def make_image(release: Path, out: Path, *, engine: str, flavour: str, repositor
         shutil.unpack_archive(packed.files[1], context / "bento", "gztar" if _is_gzip(packed.files[1]) else "tar")
         for path in (context / "bento").rglob("*"):  # whoever the container runs as may read it
             path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
-        (context / "Containerfile").write_text(_containerfile(release, manifest, flavour))
+        shutil.copy(SLIM, context / SLIM.name)
+        _model_repository(context / "model_repository", manifest)
+        (context / "Containerfile").write_text(_containerfile(release, manifest, flavour, made_of))
         build = [engine, "build", "--network=none", "--file", "Containerfile", "--tag", tag, "."]
         _run(f"building {tag} with {engine}", build, context)
     return Packed(tag, packed.files)
+
+
+def _model_repository(folder: Path, manifest: Manifest) -> None:
+    """The release's encoder as Triton reads it; the network itself lies in the release."""
+    folder.mkdir()
+    if manifest.encoder is None:
+        return
+    version = folder / repository.MODEL / str(manifest.release)
+    version.mkdir(parents=True)
+    (version / "model.onnx").symlink_to("../../../release/encoder.onnx")
+    shutil.copy(repository.CONFIG, version.parent)
+    (folder / repository.PLAN_MODEL).mkdir()
+    shutil.copy(repository.PLAN_CONFIG, folder / repository.PLAN_MODEL / repository.CONFIG.name)
+
+
+def _made_of(release: Path, lock: Path) -> str:
+    """sha256 over all that an image is made of but the base image."""
+    found = hashlib.sha256((digest(release / MANIFEST) + _code(lock)).encode())
+    for path in (CONTAINERFILE, SLIM, repository.CONFIG, repository.PLAN_CONFIG):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:32]
+
+
+def _label(engine: str, tag: str, name: str) -> str:
+    """Of an image; "" where it has none, or there is no such image, or no engine."""
+    if shutil.which(engine) is None:
+        return ""
+    command = [engine, "image", "inspect", "--format", f'{{{{index .Config.Labels "{name}"}}}}', tag]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _import(release: Path, tag: str, sealed: str) -> None:
@@ -196,18 +240,21 @@ def _blocks(text: str) -> tuple[dict[str, str], dict[str, set[str]]]:
     return blocks, via
 
 
-def _sbom(lock: Path, manifest: Manifest, out: Path) -> Path:
-    path = out / f"{NAME}-{manifest.release}.cdx.json"
+def _files(out: Path, manifest: Manifest) -> tuple[Path, Path]:
+    """The SBOM and the bento."""
+    return out / f"{NAME}-{manifest.release}.cdx.json", out / f"{NAME}-{manifest.release}.bento"
+
+
+def _sbom(lock: Path, path: Path) -> None:
     aside = path.with_suffix(".part")
     _run("writing the SBOM", [
         sys.executable, "-m", "cyclonedx_py", "requirements", str(lock), "--output-reproducible", "--output-format",
         "JSON", "--output-file", str(aside), "--pyproject", str(HOME / "pyproject.toml"),
     ])  # fmt: skip
     aside.replace(path)
-    return path
 
 
-def _containerfile(release: Path, manifest: Manifest, flavour: str) -> str:
+def _containerfile(release: Path, manifest: Manifest, flavour: str, made_of: str) -> str:
     encoder = manifest.encoder or {}
     labels = {
         "org.opencontainers.image.title": "Vitrine",
@@ -219,8 +266,9 @@ def _containerfile(release: Path, manifest: Manifest, flavour: str) -> str:
         "vitrine.encoder": encoder.get("fingerprint", "none"),
         "vitrine.data": manifest.data["fingerprint"],
         "vitrine.flavour": flavour,
+        MADE_OF: made_of,
     }
-    template = Path(__file__).with_name("Containerfile.j2").read_text()
+    template = CONTAINERFILE.read_text()
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     return environment.from_string(template).render(number=manifest.release, name=NAME, labels=labels)
 

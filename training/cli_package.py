@@ -46,7 +46,7 @@ def image(
     _require(flavour, "--flavour", ("cpu", "gpu"))
     _require(engine, "--engine", ENGINES)
     release = open_registry(releases).fetch(number, releases)
-    _say(make_image(release, out_folder, engine=engine, flavour=flavour, repository=repository), as_json)
+    _say(make_image(release, out_folder, engine=engine, flavour=flavour, name=repository), as_json)
 
 
 def _require(given: str, option: str, expected: tuple[str, ...]) -> None:

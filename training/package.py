@@ -59,7 +59,7 @@ def package(
         manifest = replace(parts.manifest, release=number, created=datetime.now(UTC).isoformat(timespec="seconds"))
         _write_golden(aside, [])
         _write_golden_vectors(aside, dict.fromkeys(["fp32", *parts.precisions], np.empty((0, 0), np.float32)))
-        _seal(aside, manifest)
+        seal(aside, manifest)
         recommender = Recommender(Release.open(aside), user_key=user_key)
         others = {
             name: Recommender(recommender.release, precision=name, user_key=user_key) for name in parts.precisions
@@ -73,7 +73,7 @@ def package(
             _write_golden_vectors(aside, {name: each.embed(pictures) for name, each in asked.items()})
         (aside / "report").mkdir()
         metrics = report(recommender, aside / "report")
-        _seal(aside, replace(manifest, metrics=metrics))
+        seal(aside, replace(manifest, metrics=metrics))
         for name in ("fp32", *others):
             Recommender(Release.open(aside), precision=name, user_key=user_key).prove()
         finished = releases / str(number)
@@ -190,7 +190,8 @@ def _write_golden_vectors(folder: Path, vectors: Mapping[str, np.ndarray]) -> No
         np.save(folder / "golden" / golden_file(precision), found)
 
 
-def _seal(folder: Path, manifest: Manifest) -> None:
+def seal(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of what lies in the folder."""
     files = list_files(folder)
     encoder, index = manifest.encoder, manifest.index
     if encoder is not None and index is not None:

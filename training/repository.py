@@ -14,6 +14,7 @@ from service.release import Manifest, digest, verify
 
 MODEL = "encoder"
 PLAN_MODEL = "encoder_trt"
+PLAN_CONFIG = Path(__file__).with_name("encoder_trt.pbtxt")
 CONFIG = Path(__file__).resolve().parent.parent / "model_repository" / MODEL / "config.pbtxt"
 
 

@@ -21,11 +21,10 @@ from service.release import Release, digest
 from training.catalogue import Catalogue
 from training.precisions import QUERIES, TOP, chain_overlaps, pictures_for, refusal
 from training.progress import say, track
-from training.repository import PLAN_MODEL, put
+from training.repository import PLAN_CONFIG, PLAN_MODEL, put
 
 PRECISIONS = ("fp16", "fp32")
 SMALLEST, USUAL, LARGEST = 1, 8, 32  # batches that the plan is made for
-TEMPLATE = Path(__file__).with_name("encoder_trt.pbtxt")
 
 Encode = Callable[[np.ndarray], np.ndarray]
 
@@ -86,7 +85,9 @@ def export(
     except VitrineError:
         plan.unlink()
         raise
-    installed = put(plan, "model.plan", repository / PLAN_MODEL, opened.manifest.release, config=TEMPLATE.read_text())
+    installed = put(
+        plan, "model.plan", repository / PLAN_MODEL, opened.manifest.release, config=PLAN_CONFIG.read_text()
+    )
     return {"plan": str(plan), "installed": str(installed), **figures}
 
 

@@ -1,10 +1,8 @@
 """A team's month: releases trained, gated, promoted, tried, taken back, packed; and every command killed on its way."""
 
 import json
-import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -18,53 +16,15 @@ import pytest
 from service.release import MANIFEST, Manifest, digest, verify
 from tests.processes import HOME, free_port, mlflow, serve, wait_until
 from tests.shop import catalogues
+from tests.team import QUICK, Team
 from training import promotion, repository
 from training.registry import Registry, local
 
 pytestmark = pytest.mark.slow
-QUICK = ("--backbone", "convnet", "--weights", "none", "--dim", "32", "--epochs", "3", "--image-size", "96",
-         "--learning-rate", "0.003", "--factors", "8", "--sweeps", "3")  # fmt: skip
 BASE = "docker.io/library/python:3.11-slim"
 # three epochs teach the encoder next to nothing, which differs each time
 LIMITS = "[pictures]\nleast_share = 0.5\n[cost]\nmost_latency = 10\n[shadow]\nfewest = 50\nmost_latency = 10\n"
 OVERLAY = 'images:\n  - name: vitrine\n    newTag: "1"\n'
-
-
-class Team:
-    """Who types `vitrine` in a shell."""
-
-    def __init__(self, folder: Path, **environment: str) -> None:
-        self.folder, self.releases = folder, folder / "releases"
-        self.environment = {**os.environ, **environment}
-        self.took: dict[str, float] = {}  # seconds, of the last whole run of each verb
-
-    def command(self, *arguments: object) -> list[str]:
-        return [sys.executable, "-m", "training", *map(str, arguments), "--releases", str(self.releases)]
-
-    def run(self, *arguments: object, code: int = 0) -> str:
-        """What it prints; the exit code must be this."""
-        began = time.monotonic()
-        done = subprocess.run(
-            self.command(*arguments), cwd=HOME, env=self.environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        self.took[str(arguments[0])] = time.monotonic() - began
-        return done.stdout + (done.stderr if code else "")
-
-    def kill(self, *arguments: object, after: float) -> bool:
-        """SIGKILL after so many seconds; whether it came before the end."""
-        quiet = subprocess.DEVNULL
-        with subprocess.Popen(
-            self.command(*arguments), cwd=HOME, env=self.environment, stdout=quiet, stderr=quiet, start_new_session=True
-        ) as process:
-            began = time.monotonic()
-            try:
-                process.wait(after)
-                self.took[str(arguments[0])] = time.monotonic() - began  # the machine has become faster
-                return False
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                return True
 
 
 @pytest.fixture(scope="module")

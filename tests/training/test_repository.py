@@ -147,7 +147,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "weights without a name": (rename_output, "old engine could answer"),
     "a plan model without a plan": (
         lambda folder: (folder / "encoder_trt").mkdir()
-        or (folder / "encoder_trt" / "config.pbtxt").write_text(tensorrt.TEMPLATE.read_text()),
+        or (folder / "encoder_trt" / "config.pbtxt").write_text(repository.PLAN_CONFIG.read_text()),
         "not ready",
     ),
 }  # fmt: skip

@@ -1,0 +1,130 @@
+"""Two releases, their images, and an image of Triton; kept in .container/, so that a second run starts with them."""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.container.pods import IMAGE, TRITON_IMAGE, Pod, claim, overlay_of, pod, podman, render
+from tests.processes import HOME
+from tests.team import QUICK, Team
+
+KEPT = HOME / ".container"
+BASE = "docker.io/library/python:3.11-slim"
+# what is slow about release 2: an encoder with eight times the work, and little learnt
+SLOW = (*QUICK, "--backbone", "resnet18", "--epochs", "1")
+LIBPYTHON = "libpython3.11.so.1.0"
+
+
+def missing() -> str:
+    """What is not here to run pods with, or ""."""
+    for program in ("podman", "kubectl", "haproxy", "promtool"):
+        if shutil.which(program) is None:
+            return program
+    here = subprocess.run(["podman", "image", "exists", BASE], capture_output=True, check=False).returncode == 0
+    return "" if here else f"the image {BASE}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def everything_is_here() -> None:
+    """These tests need what no Python package brings."""
+    if why := missing():
+        pytest.fail(f"these tests need {why}, which is not here: see k8s/README.md, What was run", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def team(everything_is_here: None) -> Team:
+    """Releases 1 and 2, of which 2 is slow, in a registry."""
+    made = Team(KEPT, BENTOML_HOME=str(KEPT / "bentoml"))
+    shop = KEPT / "boutique"
+    if not shop.exists():
+        drawn = [sys.executable, "-m", "training", "demo-data", str(shop), "--items", "144", "--shoppers", "200"]
+        subprocess.run(drawn, cwd=HOME, check=True)
+    for number, how in ((1, QUICK), (2, SLOW)):
+        if not (made.releases / str(number) / "manifest.json").exists():
+            made.run("train", shop, *how)
+        made.run("image", number, "--engine", "podman", "--repository", IMAGE, "--out", KEPT / "dist")
+    return made
+
+
+@pytest.fixture(scope="session")
+def photo(team: Team) -> bytes:
+    """A garment of the catalogue."""
+    return (KEPT / "boutique" / "images" / "0004.jpg").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def triton_image(everything_is_here: None) -> str:
+    """Built once; the real server, see triton/install.sh."""
+    tag = f"{TRITON_IMAGE}:test"
+    if subprocess.run(["podman", "image", "exists", tag], check=False).returncode:
+        context = KEPT / "triton"
+        shutil.rmtree(context, ignore_errors=True)
+        (context / "wheels").mkdir(parents=True)
+        download = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", context / "wheels"]
+        subprocess.run([*download, "numpy<2", "onnxruntime>=1.18"], check=True)
+        subprocess.run([*download, "--no-deps", "nvidia-pytriton==0.7.0", "tritonclient==2.51.0"], check=True)
+        (context / "libraries").mkdir()
+        places = ("/usr/local/lib", "/usr/lib/x86_64-linux-gnu", sysconfig.get_config_var("LIBDIR"))
+        found = next(Path(place) / LIBPYTHON for place in places if (Path(place) / LIBPYTHON).exists())
+        shutil.copy(found.resolve(), context / "libraries" / LIBPYTHON)
+        shutil.copytree(HOME / "triton", context / "triton")
+        shutil.copy(HOME / "tests" / "container" / "Containerfile.triton", context / "Containerfile")
+        podman("build", "--network=none", "--file", context / "Containerfile", "--tag", tag, context)
+        shutil.rmtree(context)
+    return tag
+
+
+@pytest.fixture(scope="session")
+def k8s(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of k8s/ to promote in."""
+    return tmp_path_factory.mktemp("cluster") / "k8s"
+
+
+@pytest.fixture(scope="session")
+def triton(triton_image: str, team: Team, k8s: Path) -> Iterator[Pod]:
+    """Triton's pod, not yet playing."""
+    made = pod(render(overlay_of(k8s, 1)), "triton", "triton")
+    made.remove()
+    claim("model-repository")
+    yield made
+    made.remove()
+    podman("volume", "rm", "--force", "model-repository", check=False)
+
+
+@pytest.fixture(scope="session")
+def first(triton: Pod, k8s: Path) -> Iterator[Pod]:
+    """The pod of release 1 as the dev overlay has it, beside Triton's, both playing and ready."""
+    made = pod(render(overlay_of(k8s, 1)), "vitrine", "vitrine-1")
+    made.remove()
+    triton.play()
+    made.play()
+    made.wait()
+    yield made
+    made.remove()
+
+
+def tampered(made: Pod, script: str) -> Pod:
+    """The same pod, with a release that an init container has copied and this script has changed."""
+    spec = made.manifests[-1]["spec"]
+    container = spec["containers"][0]
+    change = {
+        "name": "tamper", "image": container["image"], "command": ["sh", "-euc", script],
+        "securityContext": container["securityContext"], "volumeMounts": [{"name": "other", "mountPath": "/other"}],
+    }  # fmt: skip
+    container["env"].append({"name": "VITRINE_RELEASE", "value": "/other/release"})
+    container.setdefault("volumeMounts", []).append({"name": "other", "mountPath": "/other"})
+    spec["initContainers"] = [*spec.get("initContainers", []), change]
+    spec["volumes"].append({"name": "other", "emptyDir": {}})
+    return made
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of them are slow, and have a target of their own."""
+    for item in items:
+        if str(HOME / "tests" / "container") in str(item.path):
+            item.add_marker(pytest.mark.container)

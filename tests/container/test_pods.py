@@ -1,0 +1,202 @@
+"""What the dev overlay describes, run: the image of a release, Triton beside it, as podman runs pods."""
+
+import json
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import bentoml
+import httpx
+import numpy as np
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+
+from tests.container.conftest import tampered
+from tests.container.load import Balancer, OpenLoop
+from tests.container.pods import IMAGE, Pod, overlay_of, pod, podman, render
+from tests.processes import wait_until
+
+PATIENCE = 20  # seconds in which a release that is whole has long been ready
+
+
+def metric(made: Pod, name: str) -> float:
+    """A value of its /metrics."""
+    lines = httpx.get(f"{made.http}/metrics").text.splitlines()
+    return float(next((line.rpartition(" ")[2] for line in lines if line.startswith(f"{name} ")), "nan"))
+
+
+def recommend(made: Pod, photo: bytes) -> dict:
+    """An answer over HTTP."""
+    sent = {"files": {"image": photo}, "data": {"user_id": "00007"}, "timeout": 30}
+    return httpx.post(f"{made.http}/recommend", **sent).raise_for_status().json()
+
+
+def test_the_image_is_small_and_holds_nothing_to_build_or_test_with(first: Pod) -> None:
+    """At most 900 MB; no compiler, no pip, no cache of it, no test file."""
+    [facts] = json.loads(podman("image", "inspect", f"{IMAGE}:1"))
+    assert facts["Size"] <= 900e6
+    assert podman("exec", first.container, "sh", "-c", "command -v gcc cc g++ make git pip", check=False) == ""
+    unwanted = r"find /opt /root /tmp -type d \( -name tests -o -name test -o -path '*/.cache/pip' -o -name pip \)"
+    assert podman("exec", first.container, "sh", "-c", f"{unwanted} 2>/dev/null", check=False) == ""
+
+
+def test_it_is_ready_when_the_golden_pictures_were_answered(first: Pod, k8s: Path) -> None:
+    """And not a moment earlier; within ten seconds of being played, most of which is podman's."""
+    again = pod(render(overlay_of(k8s, 1)), "vitrine", "vitrine-again")
+    seen = []
+    try:
+        again.play()
+        began = time.monotonic()
+        while not (ready := again.ready()) and time.monotonic() < began + 10:
+            seen.append(ready)
+            time.sleep(0.05)
+        assert ready, again.logs()
+        assert seen, "it was ready before it could have been"
+        assert "release 1: 144 items, ready in" in again.logs()
+    finally:
+        again.remove()
+
+
+def test_real_clients_are_answered_over_each_protocol(first: Pod, photo: bytes) -> None:
+    """BentoML's client, and Triton's over REST and gRPC: the same items."""
+    items = [item["item_id"] for item in recommend(first, photo)["items"]]
+    with bentoml.SyncHTTPClient(first.http) as client:
+        assert "/recommend" in {f"/{name}" for name in client.endpoints}
+    for module, address in ((tritonclient.http, "http"), (tritonclient.grpc, "grpc")):
+        client = module.InferenceServerClient(f"127.0.0.1:{first.ports[address]}")
+        inputs = []
+        for name, value in (("IMAGE", photo), ("USER_ID", b"00007")):
+            tensor = module.InferInput(name, [1], "BYTES")
+            tensor.set_data_from_numpy(np.array([value], object))
+            inputs.append(tensor)
+        answered = client.infer("recommender", inputs).as_numpy("ITEM_ID")
+        assert [item.decode() for item in answered[0]] == items
+        client.close()
+
+
+def test_the_encoder_runs_in_tritons_pod_and_here_while_that_is_away(first: Pod, triton: Pod, photo: bytes) -> None:
+    """Killed, the service goes on by itself and says so; back again, Triton is used again."""
+    wait_until(lambda: metric(first, "vitrine_triton_there") == 1)
+    assert recommend(first, photo)["degraded"] == []
+    items = [item["item_id"] for item in recommend(first, photo)["items"]]
+    podman("kill", triton.container)
+    alone = recommend(first, photo)
+    assert alone["degraded"] == ["encoder"]
+    assert [item["item_id"] for item in alone["items"]] == items
+    podman("start", triton.container)
+    wait_until(lambda: recommend(first, photo)["degraded"] == [], seconds=60)
+
+
+@pytest.mark.parametrize("which", ["vitrine", "triton"])
+def test_the_process_has_the_rights_that_the_manifest_says(first: Pod, triton: Pod, which: str) -> None:
+    """Read from /proc: a user that is not root, no capability, no new privileges, seccomp, a root that is read-only."""
+    made = first if which == "vitrine" else triton
+    process = Path(f"/proc/{made.state()['Pid']}")
+    status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)
+    assert set(status["Uid"].split()) == {"1034" if which == "vitrine" else "1000"}
+    assert set(status["Gid"].split()) == {"1034"}
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(status[kind], 16) == 0, kind
+    assert status["NoNewPrivs"].strip() == "1"
+    assert status["Seccomp"].strip() == "2"
+    mounts = [line.split() for line in (process / "mountinfo").read_text().splitlines()]
+    options = {fields[4]: fields[5].split(",") for fields in mounts}
+    assert "ro" in options["/"]
+    assert ("/models" not in options) if which == "vitrine" else ("ro" in options["/models"])
+    assert podman("exec", made.container, "sh", "-c", "touch /x 2>&1", check=False).endswith("Read-only file system")
+
+
+def test_memory_stays_within_the_limit_under_load(first: Pod, photo: bytes) -> None:
+    """Thirty-two clients for ten seconds; the kernel's own count, and nothing was killed."""
+    [group] = Path(f"/proc/{first.state()['Pid']}/cgroup").read_text().splitlines()[-1:]
+    folder = _memory_group(first)
+    limit = int((folder / "memory.max").read_text()) if (folder / "memory.max").exists() else _old_limit(folder)
+    assert limit == 2 * 2**30, group
+    ending = time.monotonic() + 10
+    used = []
+
+    def ask(_: int) -> None:
+        with httpx.Client(base_url=first.http, timeout=30) as client:
+            while time.monotonic() < ending:
+                assert client.post("/recommend", files={"image": photo}).status_code == 200
+                used.append(_used(folder))
+
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(ask, range(32)))
+    assert max(used) < 0.8 * limit
+    assert not first.state()["OOMKilled"]
+
+
+def _memory_group(made: Pod) -> Path:
+    """The folder in which the kernel counts the memory of its container."""
+    for line in Path(f"/proc/{made.state()['Pid']}/cgroup").read_text().splitlines():
+        _, kinds, path = line.split(":", 2)
+        if kinds == "" and (Path("/sys/fs/cgroup") / path.lstrip("/") / "memory.max").exists():
+            return Path("/sys/fs/cgroup") / path.lstrip("/")
+        if "memory" in kinds.split(","):
+            return Path("/sys/fs/cgroup/memory") / path.lstrip("/")
+    raise AssertionError("no memory controller holds this process")
+
+
+def _old_limit(folder: Path) -> int:
+    return int((folder / "memory.limit_in_bytes").read_text())
+
+
+def _used(folder: Path) -> int:
+    """Without files that the kernel would drop first."""
+    name = "memory.current" if (folder / "memory.current").exists() else "memory.usage_in_bytes"
+    stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    return int((folder / name).read_text()) - int(stat.get("inactive_file", stat.get("total_inactive_file", 0)))
+
+
+def test_sigterm_under_load_loses_nothing(first: Pod, k8s: Path, photo: bytes, tmp_path: Path) -> None:
+    """One of two pods is told to end, out of the blue: what it began is answered, and all else goes to the other."""
+    other = pod(render(overlay_of(k8s, 1)), "vitrine", "vitrine-other")
+    other.remove()
+    other.play()
+    try:
+        other.wait()
+        with Balancer(tmp_path / "balancer", [first, other]) as at, OpenLoop(at.url, photo, rate=20) as load:
+            time.sleep(3)
+            other.terminate()
+            wait_until(lambda: not other.state()["Running"], seconds=30)
+            time.sleep(2)
+        assert not load.failed
+        assert len(load.answers) > 100
+        assert other.state()["ExitCode"] == 0
+    finally:
+        other.remove()
+
+
+COPY = 'cp -r "$VITRINE_RELEASE" /other/release; cd /other/release; '
+DAMAGED = COPY + "printf x | dd of=vectors.npy bs=1 seek=999 conv=notrunc"
+# sealed as if it were whole, by someone who changed what the golden pictures are to give
+RESEALED = f"""{COPY} python3 -c '
+import hashlib, json, numpy as np
+path = "golden/vectors.npy"
+np.save(path, -np.load(path))
+manifest = json.load(open("manifest.json"))
+data = open(path, "rb").read()
+manifest["files"][path] = dict(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+json.dump(manifest, open("manifest.json", "w"))'
+"""
+
+
+@pytest.mark.parametrize(("script", "said"), [(DAMAGED, "changed: vectors.npy"), (RESEALED, "golden")])
+def test_a_corrupted_release_never_becomes_ready(triton: Pod, first: Pod, k8s: Path, script: str, said: str) -> None:
+    """Neither one whose files were changed, nor one that is whole and answers otherwise than it should."""
+    broken = tampered(pod(render(overlay_of(k8s, 1)), "vitrine", "vitrine-broken"), script)
+    broken.remove()
+    try:
+        broken.play()
+        ending = time.monotonic() + PATIENCE
+        while time.monotonic() < ending:
+            assert not broken.ready()
+            if not broken.state()["Running"] and re.search(said, broken.logs()):
+                break
+            time.sleep(0.1)
+        assert re.search(said, broken.logs()), broken.logs()
+    finally:
+        broken.remove()

@@ -1,0 +1,164 @@
+"""Every query asks for what the service really exports, and every alert fires when it should, and only then."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.metrics import Metrics
+from tests.k8s.prometheus import ADDED, STEP, alerts, play, queries, series
+from tests.processes import HOME
+
+promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (of Prometheus), not here")
+METRIC = re.compile(r"\b((?:vitrine|process)_[a-z_]+)(?:\{([^}]*)\})?")
+GROUPED = re.compile(r"\b(?:by|on) \(([^)]*)\)")
+
+
+@pytest.fixture(scope="module")
+def exported(server: httpx.Client, photo: bytes) -> dict[str, set[str]]:
+    """Name of a series -> its labels, of a service that has answered over each protocol."""
+    server.post("/recommend", files={"image": photo})
+    server.post("/v2/models/recommender/infer", json={"inputs": []})
+    page = server.get("/metrics").text
+    declared = {family.name: set(family._labelnames) for family in vars(Metrics()).values() if hasattr(family, "_name")}
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(page):
+        labels = declared.get(family.name, set())
+        suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
+        for suffix in suffixes.get(family.type, ("",)):
+            found[family.name + suffix] = labels | ({"le"} if suffix == "_bucket" else set())
+        for sample in family.samples:
+            assert set(sample.labels) <= found[sample.name], sample
+    return found
+
+
+@pytest.mark.parametrize("where", queries())
+def test_a_query_asks_for_what_is_exported(exported: dict[str, set[str]], where: str) -> None:
+    """Its metrics, and the labels that it selects or groups by."""
+    query = queries()[where]
+    named = METRIC.findall(query)
+    assert named, query
+    labels = set(ADDED)
+    for name, selector in named:
+        assert name in exported, f"{name} is not exported"
+        labels |= exported[name]
+        for label in re.findall(r"(\w+)\s*(?:=~|!=|=)", selector):
+            assert label in exported[name] | ADDED, f"{name} has no label {label}"
+    for group in GROUPED.findall(query):
+        assert set(re.findall(r"\w+", group)) <= labels, query
+
+
+def test_every_alert_has_its_page() -> None:
+    """A heading of k8s/README.md with its name, where its annotation points to."""
+    text = (HOME / "k8s" / "README.md").read_text()
+    for rule in alerts():
+        name = rule["alert"]
+        assert rule["annotations"]["runbook"] == f"k8s/README.md#{name.lower()}"
+        page = re.search(rf"^#+ {name}\n(.*?)(?=^#|\Z)", text, re.S | re.M)
+        assert page, f"no page of {name}"
+        assert len(page[1].split()) > 25
+
+
+FOREVER = 240  # scrapes: an hour
+OK = 'vitrine_requests_total{{job="vitrine", status="{status}", instance="{pod}"}}'
+
+
+def requests(status: str, each: float) -> dict[str, str]:
+    """So many answers a scrape."""
+    return {"series": OK.format(status=status, pod="a"), "values": f"0+{each}x{FOREVER}"}
+
+
+def latency(release: str, quick: float, slow: float) -> list[dict[str, str]]:
+    """Answers a scrape that took under 5 ms, and those that took half a second to a second."""
+    labels = f'job="vitrine", route="/recommend", release="{release}", instance="a"'
+    counts = {"0.005": quick, "0.5": quick, "1.0": quick + slow, "+Inf": quick + slow}
+    return [
+        {"series": f'vitrine_request_seconds_bucket{{{labels}, le="{le}"}}', "values": f"0+{each}x{FOREVER}"}
+        for le, each in counts.items()
+    ]
+
+
+def constant(name: str, value: float, labels: str = "") -> dict[str, str]:
+    """A gauge that stands still."""
+    labels = ", ".join(filter(None, ('job="vitrine"', 'instance="a"', labels)))
+    return {"series": f"{name}{{{labels}}}", "values": f"{value}x{FOREVER}"}
+
+
+def mean(name: str, value: float) -> list[dict[str, str]]:
+    """A summary whose observations are all this."""
+    return [
+        {"series": f'{name}_{part}{{job="vitrine", instance="a"}}', "values": f"0+{each}x{FOREVER}"}
+        for part, each in (("sum", value), ("count", 1))
+    ]
+
+
+def once(name: str) -> dict[str, str]:
+    """A counter that goes from 0 to 1 after half an hour."""
+    values = f"0x{FOREVER // 2} 1x{FOREVER // 2}"
+    return {"series": f'{name}{{job="vitrine", instance="a"}}', "values": values}
+
+
+HERE = constant("vitrine_release", 1, 'release="1"')
+TRITON = constant("vitrine_encoder", 1, 'engine="triton", precision="fp32"')
+# alert -> what makes it fire, and what is next to that and must not
+PLAYED: dict[str, tuple[list[dict[str, str]], list[dict[str, str]]]] = {
+    "VitrineAbsent": ([constant("up", 1)], [HERE]),
+    "VitrineFails": (
+        [HERE, requests("200", 97), requests("503", 3)], [HERE, requests("200", 997), requests("503", 3)]),
+    "VitrineRefuses": (
+        [HERE, requests("200", 97), requests("429", 3)], [HERE, requests("200", 97), requests("400", 3)]),
+    "VitrineSlow": ([HERE, *latency("1", 95, 5)], [HERE, *latency("1", 999, 1)]),
+    "VitrineReleaseSlower": (
+        [HERE, *latency("1", 99, 0), *latency("2", 10, 30)], [HERE, *latency("1", 99, 0), *latency("2", 50, 0)]),
+    "VitrineCandidateDrifts": (
+        [HERE, *mean("vitrine_shadow_overlap", 0.3)], [HERE, *mean("vitrine_shadow_overlap", 0.8)]),
+    "VitrineCandidateStopped": (
+        [HERE, once("vitrine_candidate_stops_total")], [HERE, constant("vitrine_candidate_stops_total", 1)]),
+    "VitrineReleasesDiffer": (
+        [HERE, constant("vitrine_release", 1, 'release="2"')],
+        [HERE, {"series": 'vitrine_release{job="vitrine", instance="b", release="1"}', "values": f"1x{FOREVER}"}]),
+    "VitrineSwitchFailed": (
+        [HERE, once("vitrine_switch_failures_total")], [HERE, constant("vitrine_switch_failures_total", 0)]),
+    "VitrineTritonAway": (
+        [HERE, TRITON, constant("vitrine_triton_there", 0)],
+        [HERE, constant("vitrine_triton_there", 0), constant("vitrine_encoder", 1, 'engine="openvino"')]),
+    "VitrineRecallLow": (
+        [HERE, constant("vitrine_index_recall", 0.9)], [HERE, constant("vitrine_index_recall", "NaN")]),
+}  # fmt: skip
+
+
+@promtool
+def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
+    """An hour of each, played to promtool; the alert is asked for 40 minutes in."""
+    assert set(PLAYED) == {rule["alert"] for rule in alerts()}
+    for name, (fires, quiet) in PLAYED.items():
+        for number, (given, expected) in enumerate(((fires, True), (quiet, False))):
+            query = {"expr": f'count(ALERTS{{alertname="{name}", alertstate="firing"}}) > 0', "eval_time": "40m"}
+            query["exp_samples"] = [{"labels": "{}", "value": 1}] if expected else []
+            folder = tmp_path / f"{name}{number}"
+            folder.mkdir()
+            said = play(folder, [{"interval": f"{STEP}s", "input_series": given, "promql_expr_test": [query]}])
+            assert not said, f"{name}, {'fires' if expected else 'quiet'}: {said}"
+
+
+@promtool
+def test_alerts_are_quiet_on_what_a_service_exports(server: httpx.Client, photo: bytes, tmp_path: Path) -> None:
+    """Recorded from a real one that does its work: nothing fires, and every query of the dashboard can be asked."""
+    pages = []
+    for _ in range(12):
+        server.post("/recommend", files={"image": photo}).raise_for_status()
+        pages.append(server.get("/metrics").text)
+    given: list[Any] = series({"vitrine-1": pages})
+    at = f"{STEP * 11}s"
+    silence = {"expr": 'ALERTS{alertstate="firing"}', "eval_time": at, "exp_samples": []}
+    served = {"expr": 'count(vitrine_release{namespace="shop", release="1"})', "eval_time": at,
+              "exp_samples": [{"labels": "{}", "value": 1}]}  # fmt: skip
+    parsed = [{"expr": f"absent({query}) or vector(0)", "eval_time": at} for query in queries().values()]
+    assert not play(tmp_path, [{"interval": f"{STEP}s", "input_series": given, "promql_expr_test": [silence, served]}])
+    for query in parsed:  # promtool names a query that it cannot parse
+        said = play(tmp_path, [{"interval": f"{STEP}s", "input_series": given, "promql_expr_test": [query]}])
+        assert "parse error" not in said, said
