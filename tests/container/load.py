@@ -27,9 +27,10 @@ class Answer:
 class OpenLoop:
     """Asks so many times a second for as long as the block lasts: nothing is asked later because something is slow."""
 
-    def __init__(self, url: str, photo: bytes, *, rate: float) -> None:
+    def __init__(self, url: str, photo: bytes, *, rate: float, kept: int = 20) -> None:
+        """kept: connections that are used again; they stay with the pod that they were made to."""
         self.answers: list[Answer] = []
-        self._url, self._photo, self._rate = url, photo, rate
+        self._url, self._photo, self._rate, self._kept = url, photo, rate, kept
         self._ending = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 
@@ -48,7 +49,7 @@ class OpenLoop:
 
     async def _run(self) -> None:
         began, asked, tasks = time.monotonic(), 0, set()
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=self._kept)
         async with httpx.AsyncClient(base_url=self._url, timeout=30, limits=limits) as client:
             while not self._ending.is_set():
                 tasks.add(asyncio.create_task(self._ask(client)))

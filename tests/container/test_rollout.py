@@ -73,7 +73,7 @@ def test_a_slow_release_is_seen_and_taken_back_and_no_request_fails(
     try:
         with (
             Balancer(tmp_path / "balancer", [first, slow, again]) as at,
-            OpenLoop(at.url, photo, rate=6) as load,
+            OpenLoop(at.url, photo, rate=6, kept=0) as load,
             recorded([first, slow]) as pages,
         ):
             time.sleep(3)

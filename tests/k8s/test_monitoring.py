@@ -24,7 +24,9 @@ def exported(server: httpx.Client, photo: bytes) -> dict[str, set[str]]:
     server.post("/recommend", files={"image": photo})
     server.post("/v2/models/recommender/infer", json={"inputs": []})
     page = server.get("/metrics").text
-    declared = {family.name: set(family._labelnames) for family in vars(Metrics()).values() if hasattr(family, "_name")}
+    declared = {
+        family._name: set(family._labelnames) for family in vars(Metrics()).values() if hasattr(family, "_name")
+    }
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(page):
         labels = declared.get(family.name, set())
@@ -82,10 +84,10 @@ def latency(release: str, quick: float, slow: float) -> list[dict[str, str]]:
     ]
 
 
-def constant(name: str, value: float, labels: str = "") -> dict[str, str]:
+def constant(name: str, value: float | str, labels: str = "") -> dict[str, str]:
     """A gauge that stands still."""
     labels = ", ".join(filter(None, ('job="vitrine"', 'instance="a"', labels)))
-    return {"series": f"{name}{{{labels}}}", "values": f"{value}x{FOREVER}"}
+    return {"series": f"{name}{{{labels}}}", "values": " ".join([str(value)] * FOREVER)}
 
 
 def mean(name: str, value: float) -> list[dict[str, str]]:
