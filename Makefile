@@ -100,8 +100,10 @@ image: install ## RELEASE and the service as the image IMAGE:RELEASE, by ENGINE 
 push: ## the image to its registry
 	$(ENGINE) push $(IMAGE):$(RELEASE)
 
+# after `make push` the engine knows the digest under which the registry has the image
+propose: DIGEST = $(addprefix --image-digest=,$(shell $(ENGINE) image inspect --format '{{index .RepoDigests 0}}' $(IMAGE):$(RELEASE) 2>/dev/null | sed 's/.*@//'))
 propose: install ## the promotion as a pull request that changes one line of OVERLAY
-	$(BIN)/vitrine promote $(RELEASE) --to production --reason "$$REASON" --propose --write-overlay $(OVERLAY) --catalogue $(CATALOGUE) --releases $(RELEASES)
+	$(BIN)/vitrine promote $(RELEASE) --to production --reason "$$REASON" --propose --write-overlay $(OVERLAY) $(DIGEST) --catalogue $(CATALOGUE) --releases $(RELEASES)
 	git switch --create release-$(RELEASE)
 	git commit --message "Promote release $(RELEASE): $$REASON" $(OVERLAY)
 	git push origin release-$(RELEASE)

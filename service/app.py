@@ -105,6 +105,13 @@ class Running:
 started: list[Running] = []
 
 
+def start() -> None:
+    """Open the release, once. Raises VitrineError where it cannot be served."""
+    logs.configure(settings.log_format)
+    if not started:
+        started.append(Running())
+
+
 def is_ready() -> bool:
     """Whether requests are welcome."""
     return bool(started) and not drain.begun
@@ -160,8 +167,7 @@ class Vitrine:
     """Visual recommendation: a photo, a shopper, or both -> items of the catalogue, ranked, with reasons."""
 
     def __init__(self) -> None:
-        logs.configure(settings.log_format)
-        started[:] = [Running()]
+        start()
 
     async def __is_ready__(self) -> bool:
         return is_ready()

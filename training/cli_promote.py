@@ -68,6 +68,9 @@ def promote(
     propose: Annotated[
         bool, typer.Option(help="With --write-overlay: write that alone, for others to agree; no alias moves")
     ] = False,
+    image_digest: Annotated[
+        str | None, typer.Option(help="sha256:... of the release's image, remembered, and written into overlays")
+    ] = None,
     who: Who = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -81,6 +84,8 @@ def promote(
         raise VitrineError("--propose needs --write-overlay FILE: that is the proposal")
     if overlay is not None:
         overlays.read(overlay)  # what cannot be written is said before anything moves
+    if image_digest is not None:
+        registry.note_image(number, image_digest)
     report, files = _gate(registry, number, releases, catalogue, thresholds, again=False)
     refused = [check.name for check in report.failed]
     if shadow_report is not None:
@@ -92,14 +97,14 @@ def promote(
         raise PromotionRefused(f"release {number} stays where it is: {', '.join(refused)}. See {files[1]}")
     if propose:
         assert overlay is not None, "checked above"
-        overlays.write(overlay, number)
+        overlays.write(overlay, number, registry.image(number))
         print(overlay)
         return
     move = promotion.promote(
         registry, number, to, why=reason, who=who or promotion.whoami(), forced=bool(refused), reports=files
     )
     if overlay is not None:
-        overlays.write(overlay, number)
+        overlays.write(overlay, number, registry.image(number))
     _say_moved(move, as_json)
 
 
@@ -128,7 +133,7 @@ def rollback(
         _require_servable(registry.fetch(number, releases))
     move = promotion.rollback(registry, of, why=reason, who=who or promotion.whoami())
     if overlay is not None and move.release is not None:
-        overlays.write(overlay, move.release)
+        overlays.write(overlay, move.release, registry.image(move.release))
     _say_moved(move, as_json)
 
 

@@ -212,13 +212,6 @@ def serve(
     grpc_port: Annotated[int, typer.Option(min=0, help="gRPC port; 0: none")] = 3001,
 ) -> None:
     """Serve a release over HTTP and gRPC until interrupted. The page at / tries the routes out."""
-    from service.encoder import TRITON, candidates
-    from service.release import resolve
-
-    # what cannot be served is said here, before a server starts
-    opened, settings = open_recommender(resolve(release)).release, Settings()
-    if opened.encoders and settings.encoder != TRITON:
-        candidates(opened.encoders, engine=settings.encoder, precision=settings.precision)
     for option, number in (("--port", port), ("--grpc-port", grpc_port)):
         _require_free(option, host, number)
     os.environ |= {
@@ -228,16 +221,6 @@ def serve(
         os.environ.setdefault(library, "1")  # service.app says why; here it stands before numpy is loaded
     # what a large picture took goes back to the system at once, in place of staying with the thread that decoded it
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2 * 2**20))
-    home = Path(__file__).resolve().parent.parent
-    arguments = [
-        "bentoml",
-        "serve",
-        "service.app:Vitrine",
-        "--host",
-        host,
-        "--port",
-        str(port),
-        "--working-dir",
-        str(home),
-    ]
-    os.execv(sys.executable, [sys.executable, "-m", *arguments])
+    home = Path(__file__).resolve().parent.parent  # where the package lies in a checkout, which need not be installed
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(home), os.environ.get("PYTHONPATH"))))
+    os.execv(sys.executable, [sys.executable, "-m", "service", "--host", host, "--port", str(port)])

@@ -9,6 +9,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -39,6 +40,7 @@ MODEL = "vitrine"
 TRAINING, PROMOTIONS = "vitrine-training", "vitrine-promotions"
 STAGING, CANARY, PRODUCTION = ALIASES = ("staging", "canary", "production")
 SEAL = "vitrine.manifest"  # sha256 of manifest.json
+IMAGE = "vitrine.image"  # digest of the image in its registry
 ARTEFACT = "release"  # the release's folder among the artefacts of its run
 OWNER = ("vitrine.host", "vitrine.pid")
 LONGEST = 250  # characters of a parameter, as older servers take it
@@ -98,6 +100,16 @@ class Registry:
             self.mlflow_client.delete_registered_model_alias(MODEL, alias)
         else:
             self.mlflow_client.set_registered_model_alias(MODEL, alias, str(number))
+
+    def image(self, number: int) -> str:
+        """The digest of a release's image, such as sha256:..., or "" where nobody has said it."""
+        return str(self.mlflow_client.get_model_version(MODEL, str(number)).tags.get(IMAGE, ""))
+
+    def note_image(self, number: int, digest: str) -> None:
+        """Remember the digest of a release's image, for overlays. Raises RegistryError where it is none."""
+        if not re.fullmatch("sha256:[0-9a-f]{64}", digest):
+            raise RegistryError(f"the digest of an image is sha256: and 64 hexadecimal digits; got {digest!r}")
+        self.mlflow_client.set_model_version_tag(MODEL, str(number), IMAGE, digest)
 
     def reserve(self, releases: Path) -> int:
         """Take the next number for a release that is about to be written: no other packaging gets it."""

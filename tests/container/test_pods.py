@@ -13,10 +13,12 @@ import pytest
 import tritonclient.grpc
 import tritonclient.http
 
+from service.release import MANIFEST, digest
 from tests.container.conftest import tampered
 from tests.container.load import Balancer, OpenLoop
 from tests.container.pods import IMAGE, Pod, overlay_of, pod, podman, render
 from tests.processes import wait_until
+from tests.team import Team
 
 PATIENCE = 20  # seconds in which a release that is whole has long been ready
 
@@ -40,6 +42,20 @@ def test_the_image_is_small_and_holds_nothing_to_build_or_test_with(first: Pod) 
     assert podman("exec", first.container, "sh", "-c", "command -v gcc cc g++ make git pip", check=False) == ""
     unwanted = r"find /opt /root /tmp -type d \( -name tests -o -name test -o -path '*/.cache/pip' -o -name pip \)"
     assert podman("exec", first.container, "sh", "-c", f"{unwanted} 2>/dev/null", check=False) == ""
+
+
+def test_the_image_says_what_it_is(team: Team) -> None:
+    """Numeric user, both ports, no telemetry, labels with release and digests; not built again for nothing."""
+    [facts] = json.loads(podman("image", "inspect", f"{IMAGE}:1"))
+    config = facts["Config"]
+    assert config["User"] == "1034:1034"
+    assert set(config["ExposedPorts"]) == {"3000/tcp", "3001/tcp"}
+    assert {"BENTOML_DO_NOT_TRACK=True", "ORT_DISABLE_TELEMETRY=1"} <= set(config["Env"])
+    assert config["Labels"]["vitrine.release"] == "1"
+    assert config["Labels"]["vitrine.manifest"] == digest(team.releases / "1" / MANIFEST)
+    said = team.run("image", 1, "--engine", "podman", "--repository", IMAGE, "--out", team.folder / "dist")
+    assert said.splitlines()[-1] == f"{IMAGE}:1"
+    assert json.loads(podman("image", "inspect", f"{IMAGE}:1"))[0]["Id"] == facts["Id"]
 
 
 def test_it_is_ready_when_the_golden_pictures_were_answered(first: Pod, k8s: Path) -> None:

@@ -21,7 +21,6 @@ from training import promotion, repository
 from training.registry import Registry, local
 
 pytestmark = pytest.mark.slow
-BASE = "docker.io/library/python:3.11-slim"
 # three epochs teach the encoder next to nothing, which differs each time
 LIMITS = "[pictures]\nleast_share = 0.5\n[cost]\nmost_latency = 10\n[shadow]\nfewest = 50\nmost_latency = 10\n"
 OVERLAY = 'images:\n  - name: vitrine\n    newTag: "1"\n'
@@ -263,39 +262,3 @@ def test_a_bento_answers_on_a_machine_without_the_repository(packed: Team, tmp_p
             assert answered(port, photo)["release"] == "1"
         finally:
             server.terminate()
-
-
-def has_base_image() -> bool:
-    """Whether podman is here, with the image that ours starts from."""
-    if shutil.which("podman") is None:
-        return False
-    return subprocess.run(["podman", "image", "exists", BASE], capture_output=True, check=False).returncode == 0
-
-
-@pytest.mark.skipif(not has_base_image(), reason=f"builds and runs an image: needs podman, with {BASE}")
-def test_an_image_answers_without_root_and_without_a_writable_disk(packed: Team, photo: bytes) -> None:
-    """Built with podman; numeric user, labels, both ports; nothing to compile with inside."""
-    packed.run("image", 1, "--engine", "podman", "--out", packed.folder / "dist", "--repository", "vitrine-test")
-    shown = subprocess.run(["podman", "inspect", "vitrine-test:1"], capture_output=True, text=True, check=True)
-    [facts] = json.loads(shown.stdout)
-    config = facts["Config"]
-    assert config["User"] == "1034:1034"
-    assert set(config["ExposedPorts"]) == {"3000/tcp", "3001/tcp"}
-    assert config["Labels"]["vitrine.release"] == "1"
-    assert config["Labels"]["vitrine.manifest"] == digest(packed.releases / "1" / MANIFEST)
-    assert {"BENTOML_DO_NOT_TRACK=True", "ORT_DISABLE_TELEMETRY=1"} <= set(config["Env"])
-    port, name = free_port(), "vitrine-test"
-    command = [
-        "podman", "run", "--rm", "--name", name, "--network=host", "--read-only", "--tmpfs", "/tmp:size=256m",
-        "--cap-drop=all", "--security-opt=no-new-privileges", "--env", "VITRINE_GRPC_PORT=0", "vitrine-test:1",
-        "bentoml", "serve", "/opt/vitrine/bento", "--host", "127.0.0.1", "--port", str(port),
-    ]  # fmt: skip
-    with subprocess.Popen(command) as container:
-        try:
-            assert answered(port, photo)["release"] == "1"
-            compilers = ["podman", "exec", name, "sh", "-c", "command -v gcc cc g++ make git"]
-            assert subprocess.run(compilers, capture_output=True, check=False).stdout == b""
-        finally:
-            subprocess.run(["podman", "stop", "--time", "10", name], capture_output=True, check=False)
-            container.wait(30)
-            subprocess.run(["podman", "rmi", "vitrine-test:1"], capture_output=True, check=False)

@@ -161,13 +161,22 @@ def test_an_overlay_changes_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "kustomization.yaml"
     path.write_text(OVERLAY.format(tag=6))
     assert overlays.read(path) == 6
-    overlays.write(path, 7)
-    assert path.read_text() == OVERLAY.format(tag=7)
-    assert overlays.read(path) == 7
+    digest = f"sha256:{'a1' * 32}"
+    for image, tag in (("", "7"), (digest, f"7@{digest}"), ("", "7")):
+        overlays.write(path, 7, image)
+        assert path.read_text() == OVERLAY.format(tag=tag)
+        assert overlays.read(path) == 7
 
 
 @pytest.mark.parametrize(
-    "text", ["", "images:\n  - name: vitrine\n", OVERLAY.format(tag="latest"), 2 * OVERLAY.format(tag=1)]
+    "text",
+    [
+        "",
+        "images:\n  - name: vitrine\n",
+        OVERLAY.format(tag="latest"),
+        2 * OVERLAY.format(tag=1),
+        OVERLAY.format(tag="7@sha256:12"),
+    ],
 )
 def test_an_overlay_without_one_release_is_refused(tmp_path: Path, text: str) -> None:
     """None, a name in its place, or two."""
@@ -187,8 +196,11 @@ def test_a_proposal_writes_the_overlay_and_moves_nothing(shop: Shop, tmp_path: P
     alone = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=False)
     assert alone.returncode == 1
     assert "--propose needs --write-overlay" in alone.stderr
+    digest = f"sha256:{'a1' * 32}"
+    command += ["--image-digest", digest]
     subprocess.run([*command, "--write-overlay", str(overlay)], cwd=HOME, capture_output=True, check=True)
-    assert overlay.read_text() == OVERLAY.format(tag=1)
+    assert overlay.read_text() == OVERLAY.format(tag=f"1@{digest}")
+    assert local(shop.releases).image(1) == digest
     assert local(shop.releases).aliases() == {}
     printed = subprocess.run([sys.executable, "-m", "training.overlays", str(overlay)], cwd=HOME, capture_output=True)
     assert printed.stdout == b"1\n"
