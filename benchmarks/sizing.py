@@ -41,16 +41,16 @@ from training.package import seal
 from training.precisions import answered
 
 SIZES = (10_000, 100_000, 1_000_000)
-OF_ITEMS = ("item_factors", "item_prior", "trend")
+OF_ITEMS = ("item_factors", "trend")
 COLUMNS = ("items", "dim", "release MB", "ready s", "anonymous MiB", "mapped MiB", "requests/s", "p50 ms")
 
 
 def grow(release: Path, items: int, work: Path) -> Path:
     """A release with so many items, in work/SIZE/1."""
     folder = work / str(items)
-    grown = folder / "1"
-    if (grown / "manifest.json").exists():
-        return grown
+    finished, grown = folder / "1", folder / ".growing"
+    if finished.exists():
+        return finished
     shutil.rmtree(grown, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(release, grown)
@@ -80,7 +80,7 @@ def grow(release: Path, items: int, work: Path) -> Path:
         cases.append(GoldenCase(case.picture, case.events, answered(recommender, query)))
     (grown / "golden" / "cases.json").write_text(json.dumps([asdict(case) for case in cases]))
     seal(grown, manifest)
-    return grown
+    return grown.rename(finished)
 
 
 def measure(release: Path, bench: Bench, work: Path) -> dict[str, Any]:

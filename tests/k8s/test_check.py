@@ -36,6 +36,18 @@ def test_every_overlay_and_component_is_as_it_should_be() -> None:
         assert f"{name}: as it should be" in done.stdout
 
 
+def test_production_with_its_canary_is_as_it_should_be(tmp_path: Any) -> None:
+    """The lines that are marked `# canary: ` are taken in, as k8s/README.md has it."""
+    shutil.copytree(HOME / "k8s", tmp_path / "k8s")
+    overlay = tmp_path / "k8s" / "overlays" / "production"
+    text = (overlay / "kustomization.yaml").read_text().replace("# canary: ", "")
+    (overlay / "kustomization.yaml").write_text(text)
+    rendered = check.render(overlay)
+    assert check.problems(rendered) == []
+    assert pod(rendered)["initContainers"][0]["image"] == "vitrine:2"
+    assert one(rendered, "ConfigMap")["data"]["VITRINE_CANDIDATE_MODE"] == "canary"
+
+
 def test_a_folder_that_cannot_be_rendered_is_a_problem(tmp_path: Any) -> None:
     """It says what kustomize said."""
     (tmp_path / "kustomization.yaml").write_text("resources: [missing.yaml]\n")
