@@ -110,7 +110,7 @@ def make_image(release: Path, out: Path, *, engine: str, flavour: str, name: str
             path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
         shutil.copy(SLIM, context / SLIM.name)
         _model_repository(context / "model_repository", manifest)
-        (context / "Containerfile").write_text(_containerfile(release, manifest, flavour, made_of))
+        (context / "Containerfile").write_text(containerfile(release, manifest, flavour, made_of))
         build = [engine, "build", "--network=none", "--file", "Containerfile", "--tag", tag, "."]
         _run(f"building {tag} with {engine}", build, context)
     return Packed(tag, packed.files)
@@ -254,7 +254,8 @@ def _sbom(lock: Path, path: Path) -> None:
     aside.replace(path)
 
 
-def _containerfile(release: Path, manifest: Manifest, flavour: str, made_of: str) -> str:
+def containerfile(release: Path, manifest: Manifest, flavour: str, made_of: str) -> str:
+    """What the image is built by. made_of: digest of all that goes into it."""
     encoder = manifest.encoder or {}
     labels = {
         "org.opencontainers.image.title": "Vitrine",
