@@ -110,12 +110,17 @@ class Catalogue:
         return digest.hexdigest()
 
 
+def require_folder(path: Path) -> None:
+    """Raises CatalogueError where it is none."""
+    if not path.is_dir():
+        raise CatalogueError(f"{path} is not a folder; expected a catalogue folder with items.csv or items.parquet")
+
+
 def read(path: Path, *, now: float | None = None) -> Catalogue:
     """Read a catalogue folder. Raises CatalogueError where a table is missing, unreadable or lacks a column.
 
     now: seconds; later interactions are unusable (default: the clock)."""
-    if not path.is_dir():
-        raise CatalogueError(f"{path} is not a folder; expected a catalogue folder with items.csv or items.parquet")
+    require_folder(path)
     found: list[Unusable] = []
     table = _table(path, "items", found)
     if table is None:

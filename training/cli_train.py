@@ -133,17 +133,21 @@ def train(
 ) -> None:
     """Train all stages on a catalogue, and package the result as the next release. Prints its path last."""
     from service.encoder import PRECISIONS
-    from training.encoder import EncoderParameters
-    from training.options import Options
-    from training.split import read_cut
+    from training.catalogue import require_folder
     from training.stages import STAGES
-    from training.train import train as run
-    from training.tune import TUNED
 
+    require_folder(catalogue)
     if only is not None and only not in STAGES:
         raise VitrineError(f"--only {only}: no such stage; there are {', '.join(STAGES)}")
     if wrong := sorted(set(precision or ()) - set(PRECISIONS)):
         raise VitrineError(f"--precision {wrong[0]}: expected {', '.join(PRECISIONS)}")
+    # torch and numba: seconds, which no mistake should have to wait for
+    from training.encoder import EncoderParameters
+    from training.options import Options
+    from training.split import read_cut
+    from training.train import train as run
+    from training.tune import TUNED
+
     # of torchrun's processes the first one packages
     packages = register and only in (None, "package") and os.environ.get("RANK", "0") == "0"
     path = run(

@@ -1,17 +1,23 @@
 """Every picture decoded once, into one memory-mapped array that all epochs and stages read."""
 
+from __future__ import annotations
+
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from service import images
+from service.encoder import available_cpus
 from service.errors import BadQuery
 from training.catalogue import Catalogue
 from training.progress import track
+
+if TYPE_CHECKING:
+    import torch
 
 # Augmentation crops from the whole square that serving takes its centre of.
 SQUARE = images.Preprocessing(crop=images.PREPROCESSING.shorter_side)
@@ -26,6 +32,8 @@ class Pictures:
 
     def take(self, positions: np.ndarray) -> torch.Tensor:
         """The whole squares at these positions: (n, 256, 256, 3) uint8."""
+        import torch  # four seconds, which those who only check a catalogue need not wait
+
         return torch.from_numpy(self.pixels[np.sort(positions)][np.argsort(np.argsort(positions))])
 
     def centre(self, positions: np.ndarray) -> torch.Tensor:
@@ -50,7 +58,7 @@ def decode_catalogue(catalogue: Catalogue, folder: Path) -> None:
         except (BadQuery, OSError) as error:
             unreadable[int(rows[position])] = str(error)
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         for _ in track(pool.map(decode, range(len(rows))), "decoding pictures", total=len(rows)):
             pass
     pixels.flush()

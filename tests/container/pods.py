@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import yaml
 
-from k8s import check
+from k8s import rendered
 from tests.processes import HOME, free_port, wait_until
 
 IMAGE, TRITON_IMAGE = "localhost/vitrine-test", "localhost/vitrine-test-triton"
@@ -41,7 +41,7 @@ def render(overlay: Path) -> list[dict[str, Any]]:
         # through `realpath`: kustomize takes paths within one tree alone
         resources = [os.path.relpath(overlay.resolve(), Path(folder).resolve())]
         (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump({"resources": resources, "images": images}))
-        return check.render(Path(folder))
+        return rendered.render(Path(folder))
 
 
 @dataclass(frozen=True)

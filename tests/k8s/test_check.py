@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from k8s import check
+from k8s import check, rendered
 from tests.processes import HOME
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="renders with kubectl, which is not here")
@@ -19,20 +19,20 @@ Manifests = list[dict[str, Any]]
 @pytest.fixture(scope="module")
 def dev() -> Manifests:
     """The service and Triton."""
-    return check.render(HOME / "k8s" / "overlays" / "dev")
+    return rendered.render(HOME / "k8s" / "overlays" / "dev")
 
 
 @pytest.fixture(scope="module")
 def production() -> Manifests:
     """The service with an autoscaler, monitored."""
-    return check.render(HOME / "k8s" / "overlays" / "production")
+    return rendered.render(HOME / "k8s" / "overlays" / "production")
 
 
 def test_every_overlay_and_component_is_as_it_should_be() -> None:
     """`make check-k8s` ends with 0, and names each of them."""
     done = subprocess.run([sys.executable, "-m", "k8s.check"], cwd=HOME, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    for name in (*check.components(), "dev", "staging", "production"):
+    for name in (*rendered.components(), "dev", "staging", "production"):
         assert f"{name}: as it should be" in done.stdout
 
 
@@ -42,10 +42,10 @@ def test_production_with_its_canary_is_as_it_should_be(tmp_path: Any) -> None:
     overlay = tmp_path / "k8s" / "overlays" / "production"
     text = (overlay / "kustomization.yaml").read_text().replace("# canary: ", "")
     (overlay / "kustomization.yaml").write_text(text)
-    rendered = check.render(overlay)
-    assert check.problems(rendered) == []
-    assert pod(rendered)["initContainers"][0]["image"] == "vitrine:2"
-    assert one(rendered, "ConfigMap")["data"]["VITRINE_CANDIDATE_MODE"] == "canary"
+    made = rendered.render(overlay)
+    assert check.problems(made) == []
+    assert pod(made)["initContainers"][0]["image"] == "vitrine:2"
+    assert one(made, "ConfigMap")["data"]["VITRINE_CANDIDATE_MODE"] == "canary"
 
 
 def test_a_folder_that_cannot_be_rendered_is_a_problem(tmp_path: Any) -> None:
