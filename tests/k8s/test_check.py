@@ -171,10 +171,7 @@ MUTATIONS: dict[str, tuple[Callable[[Manifests], object], str]] = {
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_what_is_wrong_is_found(dev: Manifests, name: str) -> None:
     """One thing is changed; the check says so."""
-    mutate, said = MUTATIONS[name]
-    mutated = copy.deepcopy(dev)
-    mutate(mutated)
-    assert any(said in problem for problem in check.problems(mutated)), check.problems(mutated)
+    require_found(dev, *MUTATIONS[name])
 
 
 MONITORED: dict[str, tuple[Callable[[Manifests], object], str]] = {
@@ -194,7 +191,12 @@ MONITORED: dict[str, tuple[Callable[[Manifests], object], str]] = {
 @pytest.mark.parametrize("name", MONITORED)
 def test_what_is_wrong_in_production_is_found(production: Manifests, name: str) -> None:
     """The same for what only that overlay has."""
-    mutate, said = MONITORED[name]
-    mutated = copy.deepcopy(production)
+    require_found(production, *MONITORED[name])
+
+
+def require_found(manifests: Manifests, mutate: Callable[[Manifests], object], said: str) -> None:
+    """A copy that was changed has a problem that says this."""
+    mutated = copy.deepcopy(manifests)
     mutate(mutated)
-    assert any(said in problem for problem in check.problems(mutated)), check.problems(mutated)
+    found = check.problems(mutated)
+    assert any(said in problem for problem in found), found
