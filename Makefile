@@ -27,7 +27,7 @@ export ORT_DISABLE_TELEMETRY := 1
 .PHONY: train gate bento image push propose promote
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: .venv/installed-$(EXTRA) ## make the environment (.venv)
 

@@ -9,7 +9,7 @@ import yaml
 from tests.processes import HOME
 
 WORKFLOWS = sorted((HOME / ".github" / "workflows").glob("*.yml"))
-TARGETS = set(re.findall(r"^([a-z-]+):", (HOME / "Makefile").read_text(), flags=re.M))
+TARGETS = set(re.findall(r"^([a-z0-9-]+):", (HOME / "Makefile").read_text(), flags=re.M))
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
