@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-HTTP, REST, GRPC = PROTOCOLS = ("http", "rest", "grpc")  # native, and the Open Inference Protocol's two
+HTTP, REST, GRPC = "http", "rest", "grpc"  # native, and the Open Inference Protocol's two
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})", re.A)
 
 Stage = tuple[str, int, int]  # name, start and end in nanoseconds since 1970

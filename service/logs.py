@@ -13,8 +13,6 @@ from typing import Any
 
 from service import calls
 
-FORMATS = ("text", "json")
-
 
 class JsonFormatter(logging.Formatter):
     """A record -> a line. `extra={"fields": {...}}` adds fields."""

@@ -15,7 +15,6 @@ from service.ranker import hash_user
 if TYPE_CHECKING:
     from service.tracing import Tracing
 
-LOGGED = ("none", "failed", "all")
 FAILED_A_SECOND = 20  # lines; in a storm of refusals each says the same
 
 logger = logging.getLogger("vitrine")
@@ -43,7 +42,7 @@ class Telling:
     def __init__(
         self, metrics: Metrics, *, user_key: str, log: str = "failed", tracing: "Tracing | None" = None
     ) -> None:
-        """user_key: of the hash that stands for a shopper; log: which requests get a line."""
+        """user_key: of the hash that stands for a shopper; log: which requests get a line: none, failed or all."""
         self._metrics, self._user_key, self._log, self._tracing = metrics, user_key, log, tracing
         self._second, self._lines = 0, 0
 

@@ -1,7 +1,5 @@
 """Every picture decoded once, into one memory-mapped array that all epochs and stages read."""
 
-from __future__ import annotations
-
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,13 +28,13 @@ class Pictures:
     pixels: np.ndarray
     rows: np.ndarray
 
-    def take(self, positions: np.ndarray) -> torch.Tensor:
+    def take(self, positions: np.ndarray) -> "torch.Tensor":
         """The whole squares at these positions: (n, 256, 256, 3) uint8."""
         import torch  # four seconds, which those who only check a catalogue need not wait
 
         return torch.from_numpy(self.pixels[np.sort(positions)][np.argsort(np.argsort(positions))])
 
-    def centre(self, positions: np.ndarray) -> torch.Tensor:
+    def centre(self, positions: np.ndarray) -> "torch.Tensor":
         """What serving would see of them: (n, 224, 224, 3) uint8."""
         margin = (SQUARE.crop - images.PREPROCESSING.crop) // 2
         return self.take(positions)[:, margin:-margin, margin:-margin]

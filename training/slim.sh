@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Take out of an environment what the service never loads; a third of its size. slim.sh ENVIRONMENT
+# Take out of an environment what the service never loads: slim.sh ENVIRONMENT
 set -euo pipefail
 cd "$1"/lib/python3*/site-packages
 
