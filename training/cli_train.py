@@ -136,11 +136,12 @@ def train(
     from training.catalogue import require_folder
     from training.stages import STAGES
 
-    require_folder(catalogue)
     if only is not None and only not in STAGES:
         raise VitrineError(f"--only {only}: no such stage; there are {', '.join(STAGES)}")
     if wrong := sorted(set(precision or ()) - set(PRECISIONS)):
         raise VitrineError(f"--precision {wrong[0]}: expected {', '.join(PRECISIONS)}")
+    confidences = {} if confidence is None else _confidences(confidence)
+    require_folder(catalogue)
     # torch and numba: seconds, which no mistake should have to wait for
     from training.encoder import EncoderParameters
     from training.options import Options
@@ -160,7 +161,7 @@ def train(
             ),
             ranker=ranker_parameters(
                 releases, factors=factors, sweeps=sweeps, regularisation=regularisation, unobserved=unobserved,
-                half_life=half_life, confidence=confidence, seed=seed,
+                half_life=half_life, confidences=confidences, seed=seed,
             ),
             user_key=Settings().user_key,
             choose=regularisation is None and unobserved is None and not (releases / TUNED).exists(),
@@ -181,7 +182,7 @@ def train(
 
 
 def ranker_parameters(
-    releases: Path, *, confidence: str | None, half_life: float | None, **given: float | int | None
+    releases: Path, *, confidences: dict[str, float], half_life: float | None, **given: float | int | None
 ) -> Any:
     """The defaults, then what `vitrine tune` found, then what was given."""
     from training import tune
@@ -195,9 +196,7 @@ def ranker_parameters(
     if half_life is not None:
         values["half_life"] = half_life or None
     parameters = RankerParameters(**values)
-    if confidence is None:
-        return parameters
-    return replace(parameters, confidences=dict(parameters.confidences) | _confidences(confidence))
+    return replace(parameters, confidences=dict(parameters.confidences) | confidences)
 
 
 def _confidences(text: str) -> dict[str, float]:

@@ -13,6 +13,7 @@ from service.release import Manifest, verify
 from tests.processes import HOME, mlflow
 from training.registry import Registry
 
+pytestmark = pytest.mark.slow
 SCRIPT = HOME / "k8s" / "components" / "release-volume" / "pull" / "pull_release.py"
 
 
