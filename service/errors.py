@@ -3,7 +3,7 @@
     VitrineError
     |- BadQuery              the question cannot be answered as asked
     |  |- Malformed          the body is not what its content type says
-    |  |- UnsupportedMedia   not a picture that we read (JPEG, PNG, WebP, GIF)
+    |  |- UnsupportedMedia   not a picture that we read (JPEG, PNG, WebP, GIF, HEIC, AVIF)
     |  |- UnreadablePicture  a picture, but truncated or corrupt
     |  |- TooLarge           more bytes or pixels than the service accepts
     |  `- NotFound           an item or user that this release does not hold

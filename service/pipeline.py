@@ -228,7 +228,7 @@ class Recommender:
             raise BadQuery("this release was made from a catalogue without pictures: it cannot look", field="image")
         with self._timed("decode"):
             decoded = [
-                images.decode(picture, box=box, max_pixels=self.max_pixels)
+                images.decode(picture, box=box, max_pixels=self.max_pixels, preprocessing=self.release.preprocessing)
                 for picture, box in zip(pictures, boxes, strict=True)
             ]
             pixels = decoded[0][None] if len(decoded) == 1 else np.stack(decoded)

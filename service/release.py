@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from service.errors import ReleaseDamaged, ReleaseMismatch, ReleaseTooNew, shown
+from service.images import Preprocessing
 from service.index import EF_SEARCH, Index
 from service.items import Items, Thumbnails
 from service.profiles import Segments
@@ -100,6 +101,7 @@ class Release:
     thumbnails: Thumbnails
     blend: Blend
     golden: Golden
+    preprocessing: Preprocessing
     encoders: Mapping[str, Path]
     index: Index | None
     ranker: Ranker | None
@@ -135,8 +137,9 @@ class Release:
             ranker = Ranker.open(path / "ranker")
             segments = Segments.open(path / "ranker")
         release = cls(
-            path, manifest, items, thumbnails, blend, _golden(path, encoders), encoders, index, ranker, segments
-        )
+            path, manifest, items, thumbnails, blend, _golden(path, encoders),
+            Preprocessing.from_json(manifest.preprocessing), encoders, index, ranker, segments,
+        )  # fmt: skip
         release._require_fit()
         return release
 

@@ -163,7 +163,7 @@ def _in_triton(release: Release, settings: Settings, cpus: int, metrics: Metrics
 def _golden(release: Release) -> np.ndarray:
     """Pixels of the golden pictures."""
     golden = [release.path / "golden" / case.picture for case in release.golden.cases if case.picture]
-    return images.decode_all(path.read_bytes() for path in golden)
+    return images.decode_all((path.read_bytes() for path in golden), preprocessing=release.preprocessing)
 
 
 def _work(recommender: Recommender) -> dict[str, Work]:

@@ -57,7 +57,7 @@ class RecommendBody(Body[Query]):
     """What to recommend for: a picture, a shopper, events, any of them or none."""
 
     parser = staticmethod(parse_query)
-    image: Picture = Field(ABSENT, description="JPEG, PNG, WebP or GIF; as a file of a multipart body")
+    image: Picture = Field(ABSENT, description="JPEG, PNG, WebP, GIF, HEIC or AVIF; as a file of a multipart body")
     user_id: str = Field(ABSENT, description="the shopper, as in the interactions that trained the release")
     events: list[EventIn] = Field(ABSENT, description="what the shopper did since, or did at all if unknown")
     k: int = Field(10, ge=1, le=MAX_K)
@@ -72,7 +72,7 @@ class SimilarBody(Body[SimilarQuery]):
     """What to look like: a picture or an item."""
 
     parser = staticmethod(parse_similar)
-    image: Picture = Field(ABSENT, description="JPEG, PNG, WebP or GIF; as a file of a multipart body")
+    image: Picture = Field(ABSENT, description="JPEG, PNG, WebP, GIF, HEIC or AVIF; as a file of a multipart body")
     item_id: str = Field(ABSENT, description="an item of the catalogue, in place of a picture")
     k: int = Field(10, ge=1, le=MAX_K)
     filter: dict[str, Any] = Field(ABSENT, description="as for /recommend")
@@ -91,7 +91,7 @@ class EmbedBody(Body[Query]):
     """What to embed."""
 
     parser = staticmethod(_parse_embed)
-    image: Picture = Field(ABSENT, description="needed: JPEG, PNG, WebP or GIF; as a file of a multipart body")
+    image: Picture = Field(ABSENT, description="needed: JPEG, PNG, WebP, GIF, HEIC or AVIF; as a file of a multipart body")
     box: list[float] = Field(ABSENT, description="as for /recommend")
 
 

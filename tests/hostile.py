@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from functools import cache
 
 from PIL import Image
 
@@ -38,6 +39,7 @@ def png_bomb(side: int) -> bytes:
     return png_header(side, side) + _chunk(b"IDAT", rows) + _chunk(b"IEND", b"")
 
 
+@cache
 def pictures() -> dict[str, tuple[bytes, int]]:
     """name -> bytes, expected status."""
     picture = gradient()

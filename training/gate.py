@@ -321,7 +321,9 @@ def _index_recall(recommender: Recommender, exam: Exam) -> float:
     """recall@10 of the index for photos, against looking at every vector."""
     index = recommender.release.index
     assert index is not None
-    pixels = images.decode_all(exam.catalogue.picture(row) for row in exam.photos[:PROBED])
+    pixels = images.decode_all(
+        (exam.catalogue.picture(row) for row in exam.photos[:PROBED]), preprocessing=recommender.release.preprocessing
+    )
     asked = np.concatenate([recommender.encode(pixels[at : at + 32]) for at in range(0, len(pixels), 32)])
     found, _ = index.search(asked, k=10)
     vectors = index.vectors(np.arange(index.shape[0]))

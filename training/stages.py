@@ -16,18 +16,21 @@ STAGES = ("encoder", "export", "index", "ranker", "package")
 
 # The modules whose change calls for a stage's product to be made anew.
 CODE = {
-    "pictures": ("training.catalogue", "training.pictures", "service.images"),
+    "pictures": ("training.catalogue", "training.pictures", "service.images", "service.picture_file"),
     "encoder": (
         "training.encoder", "training.backbones", "training.augment", "training.losses", "training.batches",
         "training.projection",
     ),
     "export": ("training.export", "training.backbones"),
-    "index": ("training.index", "training.augment", "service.index", "service.images", "service.encoder"),
+    "index": (
+        "training.index", "training.augment", "service.index", "service.images", "service.picture_file",
+        "service.encoder",
+    ),
     "ranker": (
         "training.ranker", "training.tune", "training.factorize", "training.sides", "training.blend",
         "training.segments", "service.ranker", "service.terms", "service.features",
     ),
-    "int8": ("training.precisions", "service.engines", "service.images"),
+    "int8": ("training.precisions", "service.engines", "service.images", "service.picture_file"),
     "fp16": ("training.precisions",),
     "package": (
         "training.package", "training.precisions", "training.evaluate", "training.retrieval", "training.ranking",
