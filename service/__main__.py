@@ -9,7 +9,7 @@ import argparse
 import signal
 import sys
 import warnings
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import uvicorn
 from pydantic import ValidationError
@@ -33,11 +33,11 @@ def main() -> NoReturn:
         app.start()
     except (VitrineError, ValidationError) as error:
         sys.exit(f"this cannot be served: {error}")
-    service: Any = app.Vitrine
     server = uvicorn.Server(
         uvicorn.Config(
-            service.to_asgi(), host=asked.host, port=asked.port, log_config=None, access_log=False,
-            server_header=False, ssl_certfile=app.settings.tls_certificate, ssl_keyfile=app.settings.tls_key,
+            app.asgi(), host=asked.host, port=asked.port, log_config=None, access_log=False, server_header=False,
+            timeout_keep_alive=app.settings.keep_alive, ssl_certfile=app.settings.tls_certificate,
+            ssl_keyfile=app.settings.tls_key,
         )
     )  # fmt: skip
     server.run()

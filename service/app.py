@@ -14,7 +14,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import bentoml
+from _bentoml_impl.server.app import ServiceAppFactory
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from service import admin, calls, logs
 from service.batcher import MicroBatcher
@@ -22,7 +25,8 @@ from service.draining import Drain, DrainLayer
 from service.errors import BadQuery, Busy, VitrineError
 from service.inference_grpc import GrpcFront
 from service.inference_rest import PREFIX, REFUSAL, routes
-from service.keys import KeyLayer
+from service.intake import IntakeLayer, Pace, Uploads
+from service.keys import OPEN_PATHS, KeyLayer
 from service.metrics import Metrics
 from service.pipeline import Recommender
 from service.posts import PostLayer, Respond
@@ -47,6 +51,7 @@ logger.setLevel(logging.INFO)
 settings = Settings()
 metrics = Metrics()
 drain = Drain()
+uploads = Uploads(most=settings.max_uploads, most_bytes=settings.max_upload_bytes, evicted=metrics.evicted_uploads.inc)
 
 
 class Running:
@@ -80,6 +85,8 @@ class Running:
             )  # fmt: skip
             metrics.waiting.set_function(lambda: self.batcher.waiting)
             metrics.under_way.set_function(lambda: self.batcher.under_way)
+            metrics.uploads.set_function(lambda: len(uploads))
+            metrics.upload_bytes.set_function(lambda: uploads.bytes)
         self.inference = new.inference(self.batcher, self.trial.answer, self._inferred)
         metrics.observe_release(new.number, new.encoder)
         self.trial.beside(new)
@@ -156,8 +163,9 @@ def _tls(settings: Settings) -> dict[str, Any]:
 @bentoml.service(
     name="vitrine",
     workers=1,
-    # the batcher has the deadline, and the bound; BentoML keeps a timer for each request this long
-    traffic={"timeout": settings.deadline + 5},
+    # The batcher has the deadline, from when the body is there. BentoML's begins before, and keeps a timer for each
+    # request this long: `asgi` leaves it out, under `bentoml serve` it bounds how slowly a body may come.
+    traffic={"timeout": settings.deadline + 60},
     tracing={"excluded_urls": ".*"},  # BentoML records spans that nobody reads, a third of its time
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},  # BentoML labels its metrics with raw URLs; ours are at /metrics
@@ -179,7 +187,7 @@ class Vitrine:
         if settings.grpc_port:
             front = GrpcFront(
                 lambda: running().inference, seconds=settings.deadline, max_message_bytes=settings.max_body_bytes,
-                api_key=settings.api_key, ready=is_ready,
+                api_key=settings.api_key, ready=is_ready, uploads=uploads, stall=settings.body_stall,
             )  # fmt: skip
             await front.start(
                 settings.grpc_host, settings.grpc_port, certificate=settings.tls_certificate, key=settings.tls_key
@@ -234,6 +242,12 @@ async def _respond(route: str, asked: Any, gone: Gone) -> Response:
     return response
 
 
+def _ended_early(path: str, status: int) -> None:
+    """A request got its answer before a route saw it."""
+    route = path if path in POSTS else PREFIX if path.startswith(PREFIX) else "other"
+    running().telling.answered(route, status)
+
+
 POSTS: dict[str, tuple[type[Body[Any]], Respond]] = {
     "/recommend": (RecommendBody, partial(_respond, "/recommend")),
     "/similar": (SimilarBody, partial(_respond, "/similar")),
@@ -242,14 +256,21 @@ POSTS: dict[str, tuple[type[Body[Any]], Respond]] = {
 
 _service: Any = Vitrine  # the decorator made a bentoml.Service of the class
 _service.add_asgi_middleware(CallLayer, rest=PREFIX)
-_service.add_asgi_middleware(ProblemLayer, max_body_bytes=settings.max_body_bytes, refusals=(REFUSAL,))
+if settings.cors_origins:
+    _service.add_asgi_middleware(
+        CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"],
+        max_age=600,
+    )  # fmt: skip
+_service.add_asgi_middleware(ProblemLayer, refusals=(REFUSAL,))
 _service.add_asgi_middleware(DrainLayer, drain=drain)
 _service.add_asgi_middleware(KeyLayer, key=settings.api_key, refusals=(REFUSAL,))
+_service.add_asgi_middleware(
+    IntakeLayer, uploads=uploads, max_body_bytes=settings.max_body_bytes, pace=Pace(settings.body_stall),
+    answered=_ended_early, refusals=(REFUSAL,), free=(PREFIX, "/static_content", "/", *OPEN_PATHS),
+)  # fmt: skip
 _service.add_asgi_middleware(PostLayer, posts=POSTS)
 _admin_routes = admin.routes(lambda: running().switch.to, key=settings.admin_key)
-_inference_routes = routes(
-    lambda: running().inference, ready=is_ready, seconds=settings.deadline, max_body_bytes=settings.max_body_bytes
-)
+_inference_routes = routes(lambda: running().inference, ready=is_ready, seconds=settings.deadline)
 _service.mount_asgi_app(
     create_app(
         recommender,
@@ -260,3 +281,12 @@ _service.mount_asgi_app(
     ),
     path="/",
 )
+
+
+def asgi() -> ASGIApp:
+    """The app as `python -m service` runs it: BentoML's, without its timer."""
+    _service.inject_config()
+    factory = ServiceAppFactory(_service, is_main=True)
+    factory.timeout = None
+    app: ASGIApp = factory()
+    return app

@@ -10,6 +10,7 @@
     |- Busy                  nothing is wrong with the question; ask again later
     |  |- Overloaded         more requests wait than may
     |  |- DeadlineMissed     the answer would come too late
+    |  |- SlowBody           the body of the request pauses, or comes too slowly
     |  |- EncoderAway        the server that the encoder runs in is away
     |  `- CallerGone         nobody waits for the answer any more
     |- EncoderUnavailable    the engine or precision that was asked for cannot serve this release here
@@ -24,12 +25,24 @@
 Only `service.problems` knows which HTTP status stands for which of them.
 """
 
+import re
 import reprlib
+from collections.abc import Mapping
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def shown(value: object) -> str:
     """A value that somebody sent, short enough for a message."""
     return reprlib.repr(value)[:120]
+
+
+def half_character(value: object) -> str | None:
+    """The first text within a JSON value that is not Unicode: half of a surrogate pair; None where all is."""
+    if isinstance(value, str):
+        return None if value.isascii() or not LONE_SURROGATE.search(value) else value
+    parts = [*value, *value.values()] if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return next((found for part in parts if (found := half_character(part)) is not None), None)
 
 
 def is_number(value: object) -> bool:
@@ -81,6 +94,10 @@ class Overloaded(Busy):
 
 class DeadlineMissed(Busy):
     """The answer would come too late."""
+
+
+class SlowBody(Busy):
+    """The body of the request pauses, or comes too slowly, or had to make room for others."""
 
 
 class EncoderAway(Busy):

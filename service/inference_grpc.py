@@ -2,26 +2,44 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 from google.protobuf import json_format
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from service import calls
-from service.errors import BadQuery, Busy, CallerGone, DeadlineMissed, EncoderAway, Malformed, NotFound, Overloaded
+from service.errors import (
+    BadQuery,
+    Busy,
+    CallerGone,
+    DeadlineMissed,
+    EncoderAway,
+    Malformed,
+    NotFound,
+    Overloaded,
+    SlowBody,
+)
 from service.inference import Inference, InferRequest, InferResponse
+from service.intake import Uploads
 from service.keys import EXPECTED, holds_key
 from service.tensors import BYTES, SentTensor
 
 SERVICE = "inference.GRPCInferenceService"
 LOOK_AGAIN = 0.5  # seconds between looks for who watches health
 LAST_CALLS = 0.5  # seconds in which callers are told that the server ends
-AT_ONCE = 1000  # calls; the batcher refuses what it cannot hold long before
+AT_ONCE = 256  # calls; the batcher refuses what it cannot hold long before
+ARRIVING = 8  # messages that may arrive at once: gRPC does not say how long one is before it is there
+STREAMS = 4  # streaming calls at once; each may have a message on its way at any time
+LEAVE_AFTER = 1.0  # seconds after which a message that is still arriving makes room for another call
+MODEL_INFER, MODEL_STREAM_INFER = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer"
 OPEN = (f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady", "/grpc.health.v1.Health/")  # no key is asked for
 # field of InferTensorContents that holds a datatype's values
 CONTENTS = {
@@ -35,6 +53,7 @@ CODES = {
     BadQuery: grpc.StatusCode.INVALID_ARGUMENT,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineMissed: grpc.StatusCode.DEADLINE_EXCEEDED,
+    SlowBody: grpc.StatusCode.DEADLINE_EXCEEDED,
     EncoderAway: grpc.StatusCode.UNAVAILABLE,
     CallerGone: grpc.StatusCode.CANCELLED,
 }
@@ -47,10 +66,11 @@ class GrpcFront:
 
     def __init__(
         self, inference: Callable[[], Inference], *, ready: Callable[[], bool], seconds: float, max_message_bytes: int,
-        api_key: str | None = None,
+        uploads: Uploads, stall: float, api_key: str | None = None,
     ) -> None:  # fmt: skip
         """inference: called once a request; ready: whether requests are welcome; seconds: within which each is
-        answered."""
+        answered; uploads: that messages count among; stall: seconds in which a message must have arrived."""
+        self._arrivals = _Arrivals(uploads, stall)
         self._ready = ready
         self._max_message_bytes, self._api_key = max_message_bytes, api_key
         self._servicer = _Servicer(inference, ready, seconds)
@@ -64,8 +84,8 @@ class GrpcFront:
             ("grpc.max_receive_message_length", self._max_message_bytes),
             ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, and is told so
         ]
-        keys = [_KeyCheck(self._api_key)] if self._api_key else []
-        server = grpc.aio.server(options=options, interceptors=keys, maximum_concurrent_rpcs=AT_ONCE)
+        checks = [*([_KeyCheck(self._api_key)] if self._api_key else []), self._arrivals]
+        server = grpc.aio.server(options=options, interceptors=checks, maximum_concurrent_rpcs=AT_ONCE)
         servicer: Any = self._servicer
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
         healthy = _Health(self._ready)
@@ -283,3 +303,115 @@ class _KeyCheck(grpc.aio.ServerInterceptor):
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(refuse)
         return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+class _Arrivals(grpc.aio.ServerInterceptor):
+    """Bounds the messages that arrive, and what they hold until they are answered.
+
+    gRPC hands a message over when it is whole, so its bytes cannot be counted before: so many may arrive at once, and
+    one that takes long gives way to calls that wait. A unary call is read as a stream of one message, which is the same
+    on the wire, so that the wait for it can be ended."""
+
+    def __init__(self, uploads: Uploads, stall: float) -> None:
+        self._uploads, self._stall = uploads, stall
+        self._arriving: dict[asyncio.Task[Any], float] = {}  # task -> when it began
+        self._free = ARRIVING
+        self._waiting: list[asyncio.Future[None]] = []
+        self._streams = 0
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """Put the bounds around the calls that carry tensors."""
+        handler = await continuation(details)
+        if handler is None:
+            return handler
+        if details.method == MODEL_STREAM_INFER and handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                partial(self._bounded_stream, handler.stream_stream),
+                handler.request_deserializer, handler.response_serializer,
+            )  # fmt: skip
+        if details.method == MODEL_INFER and not handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(
+                partial(self._bounded_call, handler.unary_unary), None, handler.response_serializer
+            )
+        return handler
+
+    async def _bounded_call(self, infer: Callable[[Any, Any], Awaitable[Any]], messages: Any, context: Any) -> Any:
+        try:
+            message = await self._arrive(messages)
+            async with self._uploads.upload() as upload:
+                upload.task = None  # it is there
+                self._uploads.grow(upload, len(message))
+                try:
+                    request = service_pb2.ModelInferRequest.FromString(message)
+                except DecodeError as error:
+                    raise Malformed("the message is no ModelInferRequest") from error
+                del message
+                return await infer(request, context)
+        except (BadQuery, Busy) as error:
+            code = next(code for kind, code in CODES.items() if isinstance(error, kind))
+            await context.abort(code, str(error))
+
+    async def _arrive(self, messages: Any) -> bytes:
+        """The one message of a call. Raises SlowBody, Overloaded, Malformed."""
+        await self._take_place()
+        task = asyncio.ensure_future(messages.__anext__())
+        self._arriving[task] = time.monotonic()
+        try:
+            return bytes(await asyncio.wait_for(task, self._stall))
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if isinstance(error, TimeoutError) or task not in self._arriving:
+                raise SlowBody("the message came too slowly; send it again") from None
+            raise
+        except StopAsyncIteration:
+            raise Malformed("the call ended without a message") from None
+        finally:
+            self._arriving.pop(task, None)
+            self._leave_place()
+
+    async def _take_place(self) -> None:
+        """Wait until a message may arrive; who came last is first, since who waits for long may never send."""
+        if self._free > 0:
+            self._free -= 1
+            return
+        loop = asyncio.get_running_loop()
+        place: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(place)
+        self._evict()
+        loop.call_later(LEAVE_AFTER, self._evict)
+        try:
+            await asyncio.wait_for(place, self._stall)
+        except TimeoutError:
+            raise Overloaded(f"{ARRIVING} messages are arriving, and no more may; send it later") from None
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self._leave_place()
+            raise
+
+    def _leave_place(self) -> None:
+        while self._waiting:
+            if not (place := self._waiting.pop()).done():
+                place.set_result(None)
+                return
+        self._free += 1
+
+    def _evict(self) -> None:
+        """End the message that has been arriving for longest, where others wait."""
+        task, since = min(self._arriving.items(), key=lambda each: each[1], default=(None, 0.0))
+        waiting = any(not place.done() for place in self._waiting)
+        if task is not None and waiting and time.monotonic() - since >= LEAVE_AFTER:
+            del self._arriving[task]
+            task.cancel()
+
+    async def _bounded_stream(
+        self, infer: Callable[[Any, Any], Any], messages: Any, context: Any
+    ) -> AsyncIterator[Any]:
+        if self._streams >= STREAMS:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{STREAMS} streams are open, and no more may; call ModelInfer"
+            )
+        self._streams += 1
+        try:
+            async for response in infer(messages, context):
+                yield response
+        finally:
+            self._streams -= 1

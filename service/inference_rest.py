@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.errors import BadQuery, Busy, CallerGone, Malformed, TooLarge
+from service.errors import BadQuery, Busy, CallerGone, Malformed
 from service.inference import Inference, InferRequest, InferResponse
 from service.problems import Refusal, status_of
 from service.tensors import SentTensor
@@ -31,11 +31,8 @@ def refuse(status: int, detail: str) -> Response:
 REFUSAL: Refusal = (PREFIX, refuse)
 
 
-def routes(
-    inference: Callable[[], Inference], *, ready: Callable[[], bool], seconds: float, max_body_bytes: int
-) -> list[Route]:
-    """inference, ready: called once a request; seconds: within which it is answered;
-    max_body_bytes: that a body may have when it has been decompressed."""
+def routes(inference: Callable[[], Inference], *, ready: Callable[[], bool], seconds: float) -> list[Route]:
+    """inference, ready: called once a request; seconds: within which it is answered."""
 
     async def live(core: Inference, request: Request) -> Response:
         return Response()
@@ -64,7 +61,7 @@ def routes(
         return _json(core.repository_index())
 
     async def infer(core: Inference, request: Request) -> Response:
-        body = await _body(request, max_body_bytes)
+        body = await request.body()
         name, version = _named(request)
         core.model(name, version)
         asked, binary = parse(body, request.headers.get(HEADER_LENGTH), model=name, version=version)
@@ -207,27 +204,6 @@ def _named(request: Request) -> tuple[str, str]:
 
 def _json(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(orjson.dumps(value), status_code=status, media_type="application/json", headers=headers)
-
-
-async def _body(request: Request, most: int) -> bytes:
-    """The body, decompressed as it comes, so that a small one can never become larger than `most`."""
-    encoding = request.headers.get("Content-Encoding", "").strip().lower()
-    if encoding in ("", "identity"):
-        return await request.body()
-    if encoding not in ("gzip", "deflate"):
-        raise Malformed(f"Unsupported compression type {encoding[:20]!r}; gzip and deflate are read")
-    expand, found, size = zlib.decompressobj(wbits=47), [], 0  # 47: gzip or zlib, whichever it is
-    try:
-        async for chunk in request.stream():
-            found.append(expand.decompress(chunk, most + 1 - size))
-            size += len(found[-1])
-            if size > most:
-                raise TooLarge(f"the body has more than {most} bytes when it is decompressed; no more are accepted")
-    except zlib.error as error:
-        raise Malformed(f"the body is not {encoding} ({error})") from error
-    if not expand.eof or expand.unused_data:
-        raise Malformed(f"the {encoding} body breaks off, or something follows it")
-    return b"".join(found)
 
 
 def _compressed(content: bytes, headers: dict[str, str], request: Request) -> Response:

@@ -122,6 +122,8 @@ class Items:
             if not isinstance(value, expected) or (kind == "number" and not is_number(value)):
                 names = " or ".join(t.__name__ for t in expected)
                 raise BadQuery(f"filter: {column} is a {kind}; expected {names}, got {shown(value)}", field="filter")
+        if kind == "number":
+            wanted = [float(value) for value in wanted]  # as the column has them; Arrow refuses what would be rounded
         if kind == "tags":
             lists = values.combine_chunks()
             inside = pc.is_in(lists.flatten(), value_set=pa.array(wanted, pa.string())).to_numpy(zero_copy_only=False)

@@ -58,6 +58,11 @@ class Metrics:
             registry=self.registry,
         )  # fmt: skip
         self.recall.set(math.nan)  # until there was one
+        self.uploads = Gauge("vitrine_uploads", "Requests whose bodies are held", registry=self.registry)
+        self.upload_bytes = Gauge("vitrine_upload_bytes", "Bytes of those bodies", registry=self.registry)
+        self.evicted_uploads = Counter(
+            "vitrine_evicted_uploads", "Bodies that came too slowly and had to make room", registry=self.registry
+        )
         self.waiting = Gauge("vitrine_waiting_requests", "Requests that wait for a free thread", registry=self.registry)
         self.encoder = Gauge(
             "vitrine_encoder", "The engine and precision in use", ["engine", "precision"], registry=self.registry

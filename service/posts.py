@@ -30,8 +30,6 @@ class PostLayer:
             await self.app(scope, receive, send)
             return
         body, respond = post
-        request = Request(scope, receive)
-        sent = await body.from_http_request(request)
-        await request.close()  # a large upload lies in a file until then
+        sent = await body.from_http_request(Request(scope, receive))
         response = await respond(sent.asked, sent.gone)
         await response(scope, receive, send)

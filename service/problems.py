@@ -1,4 +1,4 @@
-"""One thin ASGI layer around everything: bodies have a limit, and every error is application/problem+json (RFC 9457).
+"""One thin ASGI layer around everything: every error is application/problem+json (RFC 9457).
 
 {"type": "about:blank", "title": "Content Too Large", "status": 413, "detail": "...", "field": "image",
  "trace_id": "0af7651916cd43dd8448eb211c80319c"}
@@ -25,6 +25,7 @@ from service.errors import (
     Malformed,
     NotFound,
     Overloaded,
+    SlowBody,
     TooLarge,
     UnreadablePicture,
     UnsupportedMedia,
@@ -43,6 +44,7 @@ STATUS = {
     Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
     DeadlineMissed: HTTPStatus.SERVICE_UNAVAILABLE,
     EncoderAway: HTTPStatus.SERVICE_UNAVAILABLE,
+    SlowBody: HTTPStatus.REQUEST_TIMEOUT,
     CallerGone: HTTPStatus.REQUEST_TIMEOUT,  # nobody reads it; it stands in the metrics
 }
 PROBLEM = "application/problem+json"
@@ -72,17 +74,28 @@ def problem_of(error: BadQuery | Busy) -> Response:
     return problem(status_of(error), str(error), field=error.field if isinstance(error, BadQuery) else None)
 
 
+def refusal_of(error: BadQuery | Busy, path: str, refusals: tuple[Refusal, ...]) -> tuple[int, Response]:
+    """The status and the response for an error of ours, as errors of this path look."""
+    how = refusal_for(path, refusals)
+    status = status_of(error)
+    return status, problem_of(error) if how is problem else how(status, str(error))
+
+
 def refusal_for(path: str, refusals: tuple[Refusal, ...]) -> Callable[[int, str], Response]:
     """How errors of this path look."""
-    return next((how for start, how in refusals if path == start or path.startswith(start + "/")), problem)
+    return next((how for start, how in refusals if below(path, (start,))), problem)
+
+
+def below(path: str, starts: tuple[str, ...]) -> bool:
+    """Whether it is one of these paths, or lies below one."""
+    return any(path == start or path.startswith(start + "/") for start in starts)
 
 
 class ProblemLayer:
     """ASGI middleware. What the app answers with status 400 or more leaves as problem+json, or as a refusal has it."""
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, refusals: tuple[Refusal, ...] = ()) -> None:
+    def __init__(self, app: ASGIApp, refusals: tuple[Refusal, ...] = ()) -> None:
         self.app = app
-        self.max_body_bytes = max_body_bytes
         self.refusals = refusals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,14 +104,9 @@ class ProblemLayer:
             return
         path = scope["path"]
         refuse = refusal_for(path, self.refusals)
-        exchange = _Exchange(scope, receive, send, self.max_body_bytes, refuse)
-        if (refusal := exchange.refuse_declared_length()) is not None:
-            await refusal(scope, receive, send)
-            return
+        exchange = _Exchange(scope, receive, send, refuse)
         try:
-            await self.app(scope, exchange.receive, exchange.send)
-        except TooLarge as error:
-            await exchange.fail(refuse(status_of(error), str(error)))
+            await self.app(scope, receive, exchange.send)
         except Exception:
             logger.exception("unexpected error on %s", _without_id(path))
             await exchange.fail(refuse(500, "an unexpected error; the log has it"))
@@ -107,31 +115,13 @@ class ProblemLayer:
 class _Exchange:
     """One request and its response, as they pass through the layer."""
 
-    def __init__(
-        self, scope: Scope, receive: Receive, send: Send, limit: int, refuse: Callable[[int, str], Response]
-    ) -> None:
-        self._scope, self._receive, self._send, self._limit = scope, receive, send, limit
+    def __init__(self, scope: Scope, receive: Receive, send: Send, refuse: Callable[[int, str], Response]) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
         self._refuse = refuse
         self._own = refuse(400, "").media_type  # of errors that leave as they are
-        self._received = 0
         self._held: Message | None = None  # the start of an error response, until its body is known
         self._body = b""
         self._started = False
-
-    def refuse_declared_length(self) -> Response | None:
-        """413 where the header already says that the body is too long."""
-        declared = dict(self._scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._limit:
-            return self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(self._too_large(int(declared))))
-        return None
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self._received += len(message.get("body", b""))
-            if self._received > self._limit:
-                raise self._too_large(self._received)
-        return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] >= 400 and not self._is_own(message):
@@ -144,20 +134,13 @@ class _Exchange:
         self._body += message.get("body", b"")
         if not message.get("more_body", False):
             status = self._held["status"]
-            if self._received > self._limit:
-                too_large = str(self._too_large(self._received))
-                await self.fail(self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_large))
-            else:
-                await self.fail(self._refuse(status, _detail(self._body, status, self._scope)))
+            await self.fail(self._refuse(status, _detail(self._body, status, self._scope)))
 
     async def fail(self, response: Response) -> None:
         """Answer with a problem, if nothing was answered yet."""
         if not self._started:
             self._started, self._held = True, None
             await response(self._scope, self._receive, self._send)
-
-    def _too_large(self, length: int) -> TooLarge:
-        return TooLarge(f"the body has {length} bytes or more; at most {self._limit} are accepted")
 
     def _is_own(self, message: Message) -> bool:
         own = str(self._own).encode()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.errors import BadQuery, is_number, shown
+from service.errors import BadQuery, half_character, is_number, shown
 from service.images import Box, check_box
 
 MAX_K = 100
@@ -103,6 +103,9 @@ def check_id(value: Any, name: str) -> str:
 
 
 def _known(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    for name, value in values.items():
+        if (half := half_character(name) or half_character(value)) is not None:
+            raise BadQuery(f"{shown(half)} is not valid text: it holds half of a surrogate pair", field=shown(name))
     if unknown := sorted(set(values) - set(names)):
         raise BadQuery(f"unknown field {shown(unknown[0])}; there are {', '.join(names)}", field=unknown[0][:80])
     return {name: value for name, value in values.items() if value is not None}

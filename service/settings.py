@@ -33,9 +33,16 @@ class Settings(BaseSettings):
         description="secret that user ids are hashed with; must be the one the release was trained with",
     )
     max_body_bytes: int = Field(20 * 1024 * 1024, gt=0, description="longest body that a request may have")
+    max_uploads: int = Field(256, gt=0, description="requests with a body that may arrive or be answered at once")
+    max_upload_bytes: int = Field(256 * 1024 * 1024, gt=0, description="bytes that their bodies may have together")
+    body_stall: float = Field(10.0, gt=0, description="seconds that a body may pause before it is answered 408")
+    keep_alive: int = Field(75, ge=0, description="seconds that a connection without a request is kept")
+    cors_origins: tuple[str, ...] = Field(
+        (), description='origins whose pages may call this, as JSON: ["https://shop.example"]; "*" alone: any'
+    )
     max_pixels: int = Field(MAX_PIXELS, gt=0, description="most pixels that a picture may have")
     max_waiting: int = Field(64, gt=0, description="requests that may wait for a free thread; more are answered 429")
-    deadline: float = Field(5.0, gt=0, description="seconds after which a request that waits is answered 503")
+    deadline: float = Field(5.0, gt=0, description="seconds from its whole body to an answer, else 503")
     grpc_host: str = Field("127.0.0.1", description="address that gRPC listens on")
     grpc_port: int = Field(3001, ge=0, lt=65536, description="port of gRPC; 0: none")
     api_key: str | None = Field(None, min_length=8, description="secret that every request but a probe's must send")

@@ -10,16 +10,18 @@ import orjson
 from bentoml.validators import ContentType
 from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from service.answers import Recommendation
-from service.errors import BadQuery, Malformed, TooLarge, UnsupportedMedia, shown
+from service.errors import BadQuery, Malformed, UnsupportedMedia, shown
+from service.multipart import Part, read_form, read_multipart
+from service.picture_file import FORMATS
 from service.queries import MAX_K, Query, SimilarQuery, parse_query, parse_similar
 
 Picture = Annotated[Path, ContentType("image/*")]
-FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+MULTIPART, FORM = "multipart/form-data", "application/x-www-form-urlencoded"
+TEXT_TYPES = ("application/json", "text/plain")
+MAX_TEXT = 1024 * 1024  # bytes of a field
 TEXT_FIELDS = ("user_id", "item_id")
 # Not `| None`: BentoML's clients recognise a file, and document a field, by its bare type only.
 ABSENT: Any = None
@@ -57,7 +59,7 @@ class RecommendBody(Body[Query]):
     """What to recommend for: a picture, a shopper, events, any of them or none."""
 
     parser = staticmethod(parse_query)
-    image: Picture = Field(ABSENT, description="JPEG, PNG, WebP, GIF, HEIC or AVIF; as a file of a multipart body")
+    image: Picture = Field(ABSENT, description=f"{FORMATS}; as a file of a multipart body")
     user_id: str = Field(ABSENT, description="the shopper, as in the interactions that trained the release")
     events: list[EventIn] = Field(ABSENT, description="what the shopper did since, or did at all if unknown")
     k: int = Field(10, ge=1, le=MAX_K)
@@ -72,7 +74,7 @@ class SimilarBody(Body[SimilarQuery]):
     """What to look like: a picture or an item."""
 
     parser = staticmethod(parse_similar)
-    image: Picture = Field(ABSENT, description="JPEG, PNG, WebP, GIF, HEIC or AVIF; as a file of a multipart body")
+    image: Picture = Field(ABSENT, description=f"{FORMATS}; as a file of a multipart body")
     item_id: str = Field(ABSENT, description="an item of the catalogue, in place of a picture")
     k: int = Field(10, ge=1, le=MAX_K)
     filter: dict[str, Any] = Field(ABSENT, description="as for /recommend")
@@ -91,7 +93,9 @@ class EmbedBody(Body[Query]):
     """What to embed."""
 
     parser = staticmethod(_parse_embed)
-    image: Picture = Field(ABSENT, description="needed: JPEG, PNG, WebP, GIF, HEIC or AVIF; as a file of a multipart body")
+    image: Picture = Field(
+        ABSENT, description="needed: JPEG, PNG, WebP, GIF, HEIC or AVIF; as a file of a multipart body"
+    )
     box: list[float] = Field(ABSENT, description="as for /recommend")
 
 
@@ -143,11 +147,14 @@ def to_json(recommendation: Recommendation) -> bytes:
 async def read_body(request: Request) -> tuple[dict[str, Any], bytes | None]:
     """The fields and the picture of a request: JSON, a form, or multipart. Raises BadQuery."""
     content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if content_type in FORMS:
-        return await _read_form(request)
+    body = await request.body()
+    if content_type == MULTIPART:
+        return _fields_of_form(read_multipart(body, request.headers["content-type"]))
+    if content_type == FORM:
+        return _fields_of_form(read_form(body))
     if content_type != "application/json":
         raise UnsupportedMedia(f"expected application/json or multipart/form-data; got {content_type[:80]!r}")
-    return _fields_of_json(await request.body()), None
+    return _fields_of_json(body), None
 
 
 def _fields_of_json(body: bytes) -> dict[str, Any]:
@@ -162,31 +169,43 @@ def _fields_of_json(body: bytes) -> dict[str, Any]:
     return values
 
 
-async def _read_form(request: Request) -> tuple[dict[str, Any], bytes | None]:
-    # the parser would take a body that breaks off for one without its last fields
-    body = (await request.body()).rstrip()
-    if request.headers["content-type"].lower().startswith("multipart") and not body.endswith(b"--"):
-        raise Malformed("the multipart body breaks off before its closing boundary")
-    try:
-        form = await request.form(max_files=2, max_fields=32)
-    except TooLarge:
-        raise
-    except (HTTPException, ValueError, KeyError) as error:
-        raise Malformed(f"the multipart body cannot be read ({getattr(error, 'detail', error)})") from error
+def _fields_of_form(parts: list[Part]) -> tuple[dict[str, Any], bytes | None]:
     values: dict[str, Any] = {}
     image = None
-    for name, value in form.multi_items():
-        if name in values or (name == "image" and image is not None):
-            raise Malformed(f"{name} was sent more than once", field=name)
-        if name == "image":
-            if not isinstance(value, UploadFile):
-                raise BadQuery("image must be a file; URLs and text are not fetched or read", field="image")
-            image = await value.read()
-        elif isinstance(value, UploadFile):
-            raise BadQuery(f"{name} must not be a file; the picture belongs into `image`", field=name)
+    for part in parts:
+        if part.name in values or (part.name == "image" and image is not None):
+            raise Malformed(f"{shown(part.name)} was sent more than once", field=part.name)
+        if part.name == "image":
+            image = _picture(part)
         else:
-            values[name] = _form_value(name, value)
+            values[part.name] = _form_value(part.name, _text(part))
     return values, image
+
+
+def _picture(part: Part) -> bytes:
+    """Whatever has a file name, says that it is no text, or is none."""
+    if part.filename is None and part.content_type in ("", "text/plain") and _is_text(part.data):
+        raise BadQuery("image must be a file; URLs and text are not fetched or read", field="image")
+    return part.data
+
+
+def _text(part: Part) -> str:
+    """A field, also where a client sends it as a file of JSON."""
+    if part.filename is not None and part.content_type not in TEXT_TYPES:
+        raise BadQuery(f"{shown(part.name)} must not be a file; the picture belongs into `image`", field=part.name)
+    if len(part.data) > MAX_TEXT:
+        raise BadQuery(f"{shown(part.name)} has {len(part.data)} bytes; at most {MAX_TEXT} are read", field=part.name)
+    try:
+        return part.data.decode()
+    except UnicodeDecodeError as error:
+        raise Malformed(f"{shown(part.name)} is not UTF-8 ({error.reason})", field=part.name) from error
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        return data.decode().isprintable()
+    except UnicodeDecodeError:
+        return False
 
 
 def _form_value(name: str, text: str) -> Any:
