@@ -91,7 +91,7 @@ class GrpcFront:
         healthy = _Health(self._ready)
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        address = f"{host}:{port}"
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             if certificate and key:
                 pair = (key.read_bytes(), certificate.read_bytes())
@@ -102,7 +102,7 @@ class GrpcFront:
             raise OSError(f"gRPC cannot listen on {address}: is the port taken? Set VITRINE_GRPC_PORT") from error
         await server.start()
         self._server = server
-        logger.info("gRPC on %s:%d", host, bound)
+        logger.info("gRPC on %s", address)
         return int(bound)
 
     async def stop(self, *, seconds: float) -> None:

@@ -1,6 +1,6 @@
 """Read a catalogue folder, and say which of its rows cannot be used, and why.
 
-items.parquet|csv         item_id, image, title, category, then any attribute columns
+items.parquet|csv         item_id, image (or images: several, `a|b`), title, category, then any attribute columns
 interactions.parquet|csv  user_id, item_id, event or value, timestamp          (optional)
 users.parquet|csv         user_id, then any profile columns                    (optional)
 images/
@@ -8,44 +8,38 @@ images/
 
 import hashlib
 import time
+import unicodedata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
 from service.errors import CatalogueError
+from service.ranker import DISMISS
+from training.columns import BOOLEAN, CATEGORY, IGNORED, NUMBER, TAGS, Column, as_names, split_tags, typed
+from training.events import read_events, read_values
+from training.tables import ROW, Table, Unusable, is_nothing, read_table
+from training.times import read_times
 
-REQUIRED = {"items": ["item_id"], "interactions": ["user_id", "item_id", "timestamp"], "users": ["user_id"]}
-TEXT_COLUMNS = ("item_id", "image", "title")
+OWN = ("item_id", "image", "images", "title", "category")
+OF_INTERACTIONS = ("user_id", "item_id", "event", "value", "timestamp")
 MAX_UNUSABLE = 0.05
-YEAR_5138_SECONDS = 1e11  # a larger number of seconds is a number of milliseconds
-
-
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """One row that cannot be used. `row` counts data rows from 1, as a person would."""
-
-    table: str
-    row: int
-    reason: str
-    value: str
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
     """What can be used of a catalogue folder.
 
-    items: one row an item, in the order of the file; ids are unique strings; an item without a picture has image None.
-    interactions: user_id, item (row of `items`), event, value, timestamp (seconds), in the order of time.
+    items: one row an item, in the order of the file; ids are unique strings; image is the first of `images`, None
+    where an item has none.
+    interactions: user_id, item (row of `items`), event ("" where a value alone says it), weight (float32, by which the
+    event's confidence counts), timestamp (seconds), in the order of time.
     users: profile columns by unique user_id, or None.
     kinds: attribute column of `items` -> number | boolean | category | tags; user_kinds: profile column of `users`.
+    columns: what became of each column of each file; notes: how files were read, where that had to be found out.
     """
 
     path: Path
@@ -56,22 +50,36 @@ class Catalogue:
     unusable: tuple[Unusable, ...] = ()
     rows: dict[str, int] = field(default_factory=dict)
     user_kinds: dict[str, str] = field(default_factory=dict)
+    columns: tuple[Column, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def unusable_by_reason(self) -> dict[tuple[str, str], int]:
         """(table, reason) -> how many rows, most frequent first."""
         return dict(Counter((u.table, u.reason) for u in self.unusable).most_common())
 
-    def require_usable(self, max_share: float = MAX_UNUSABLE) -> None:
-        """Stop where too large a share of a table's rows cannot be used. Raises CatalogueError."""
+    def problem(self, max_share: float = MAX_UNUSABLE) -> str:
+        """Why training cannot start from this, in a sentence; "" where it can: a table of which no row can be used, or
+        too few."""
+        found = {"items": self.items, "interactions": self.interactions, "users": self.users}
         for table, rows in self.rows.items():
-            bad = {u.row: u.reason for u in self.unusable if u.table == table}
-            if rows and len(bad) / rows > max_share:
-                reason, count = Counter(bad.values()).most_common(1)[0]
-                raise CatalogueError(
-                    f"{len(bad)} of {rows} rows of {table} cannot be used ({100 * len(bad) / rows:.1f} %, at most "
-                    f"{100 * max_share:g} % allowed), {count} of them: {reason}. See them with `vitrine check "
-                    f"{self.path}`; raise the limit with --max-unusable"
+            bad = len({u.row for u in self.unusable if u.table == table})
+            if (usable := found[table]) is not None and usable.empty:
+                return f"{table}: no usable row among {rows}" + (f"; most: {self._commonest(table)}" if bad else "")
+            if rows and bad / rows > max_share:
+                return (
+                    f"{bad} of {rows} rows of {table} cannot be used ({100 * bad / rows:.1f} %, at most "
+                    f"{100 * max_share:g} % allowed: --max-unusable), most: {self._commonest(table)}"
                 )
+        return ""
+
+    def require_usable(self, max_share: float = MAX_UNUSABLE) -> None:
+        """Stop where too large a share of a table's rows cannot be used, or all. Raises CatalogueError."""
+        if problem := self.problem(max_share):
+            raise CatalogueError(f"{problem}. `vitrine check {self.path}` lists them")
+
+    def _commonest(self, table: str) -> str:
+        reasons = Counter({u.row: u.reason for u in self.unusable if u.table == table}.values())
+        return "".join(f"{reason} ({count} rows)" for reason, count in reasons.most_common(1))
 
     def with_unreadable(self, unreadable: dict[int, str]) -> "Catalogue":
         """The catalogue after its pictures were decoded: those items lose their picture, with the reason kept.
@@ -81,11 +89,15 @@ class Catalogue:
             return self
         items = self.items.copy()
         found = [
-            Unusable("items", int(items.at[row, "row"]), "unreadable picture", f"{items.at[row, 'image']}: {message}")
+            Unusable("items", int(items.at[row, ROW]), "unreadable picture", f"{items.at[row, 'image']}: {message}")
             for row, message in unreadable.items()
         ]
         items.loc[list(unreadable), "image"] = None
         return replace(self, items=items, unusable=self.unusable + tuple(found))
+
+    def without_pictures(self) -> "Catalogue":
+        """The catalogue as if no item had one."""
+        return replace(self, items=self.items.assign(image=None, images=[()] * len(self.items)))
 
     def pictured(self) -> np.ndarray:
         """Rows of the items that have a picture."""
@@ -110,219 +122,229 @@ class Catalogue:
         return digest.hexdigest()
 
 
+def read(path: Path, *, now: float | None = None) -> Catalogue:
+    """Read a catalogue folder. Raises CatalogueError where a table is missing, unreadable, lacks a column, or has no
+    usable row.
+
+    now: seconds; later interactions are unusable (default: the clock)."""
+    catalogue = inspect(path, now=now)
+    catalogue.require_usable(1.0)
+    return catalogue
+
+
+def inspect(path: Path, *, now: float | None = None) -> Catalogue:
+    """The same where nothing is usable: what is there, and every reason against it. Raises CatalogueError where a table
+    is missing, unreadable or lacks a column."""
+    require_folder(path)
+    table = read_table(path, "items", required=("item_id",), ids=("item_id",))
+    if table is None:
+        raise CatalogueError(f"{path} holds neither items.parquet nor items.csv; what a catalogue is: README.md")
+    reading = _Reading(path, time.time() if now is None else now)
+    items, kinds = reading.items(table)
+    interactions = users = None
+    user_kinds: dict[str, str] = {}
+    needed = ("user_id", "item_id", "timestamp")
+    if (table := read_table(path, "interactions", required=needed, ids=("user_id", "item_id"))) is not None:
+        interactions = reading.interactions(table, items)
+    if (table := read_table(path, "users", required=("user_id",), ids=("user_id",))) is not None:
+        users, user_kinds = reading.users(table)
+    return Catalogue(
+        path, items, kinds, interactions, users, tuple(reading.unusable), reading.rows, user_kinds,
+        tuple(reading.columns), tuple(reading.notes),
+    )  # fmt: skip
+
+
+class _Reading:
+    """What is found out while a folder is read."""
+
+    def __init__(self, path: Path, now: float) -> None:
+        self.path, self.now = path, now
+        self.unusable: list[Unusable] = []
+        self.columns: list[Column] = []
+        self.notes: list[str] = []
+        self.rows: dict[str, int] = {}
+
+    def items(self, table: Table) -> tuple[pd.DataFrame, dict[str, str]]:
+        """Items with their pictures and attributes, and the kinds of the attributes."""
+        self._begin(table)
+        items = self._usable(table.frame, "items", {"missing item_id": _empty(table.frame["item_id"])})
+        items = self._without_repeated(items, "items", "item_id")
+        for column in ("title", "category"):
+            if column not in items.columns:
+                items[column] = None
+        items["title"] = ["" if is_nothing(title) else str(title).strip() for title in items["title"]]
+        pictures = self._pictures(items)
+        items["images"] = pd.Series(pictures, dtype=object, index=items.index)
+        items["image"] = pd.Series([found[0] if found else None for found in pictures], dtype=object, index=items.index)
+        kinds = {}
+        attributes = [column for column in items.columns if column not in (*OWN, ROW)]
+        if (category := self._column(items, "items", "category")).kind in (NUMBER, BOOLEAN):
+            items["category"] = as_names(self._raw_category(table, items))
+            category = Column("items", "category", CATEGORY)
+        self.columns.append(category)
+        kinds["category"] = TAGS if category.kind == TAGS else CATEGORY
+        for name in attributes:
+            self.columns.append(found := self._column(items, "items", name))
+            if found.kind != IGNORED:
+                kinds[name] = found.kind
+        kept = [name for name in attributes if name in kinds]
+        return items[["item_id", "image", "images", "title", "category", *kept, ROW]], kinds
+
+    def interactions(self, table: Table, items: pd.DataFrame) -> pd.DataFrame:
+        """Who did what with which item, and when."""
+        self._begin(table)
+        frame = table.frame
+        if "event" not in frame and "value" not in frame:
+            there = ", ".join(map(str, frame.columns.drop(ROW)))
+            raise CatalogueError(f"interactions: a column event or value is needed; there are {there}")
+        self.columns += [
+            Column("interactions", str(name), IGNORED, f"only {', '.join(OF_INTERACTIONS)} are read of interactions")
+            for name in frame.columns if name not in (*OF_INTERACTIONS, ROW)
+        ]  # fmt: skip
+        known = read_events(frame["event"]) if "event" in frame else read_events(pd.Series([""] * len(frame)))
+        if known.silent.any():
+            frame = self._without_silent(frame, known.silent)
+            known = read_events(frame["event"])
+        item = pd.Series(np.arange(len(items)), index=items["item_id"]).reindex(frame["item_id"]).to_numpy(float)
+        times = read_times(frame["timestamp"], now=self.now)
+        none = np.zeros(len(frame), dtype=bool)
+        empty_value = _empty(frame["value"]) if "value" in frame else ~none
+        value = pd.to_numeric(frame["value"], errors="coerce").to_numpy(float) if "value" in frame else None
+        value = np.full(len(frame), np.nan) if value is None else np.where(np.isfinite(value), value, np.nan)
+        unknown = np.where(known.unknown, _named(frame), "")
+        reasons = {
+            "missing user_id": _empty(frame["user_id"]),
+            "missing item_id": _empty(frame["item_id"]),
+            "unknown item_id": np.isnan(item),
+            **{reason: times.reasons == reason for reason in dict.fromkeys(times.reasons) if reason},
+            "value is not a number": ~empty_value & np.isnan(value),
+            "neither event nor value": known.missing & empty_value,
+            "a rating without a value": known.rated & empty_value,
+            **{f"unknown event {name!r}": unknown == name for name in dict.fromkeys(unknown) if name},
+        }
+        frame = frame.assign(**{"\0item": item, "\0at": times.seconds, "\0value": value, "\0event": known.names})
+        frame = self._usable(frame, "interactions", reasons)
+        return self._liking(frame).sort_values("timestamp", kind="stable").reset_index(drop=True)
+
+    def users(self, table: Table) -> tuple[pd.DataFrame, dict[str, str]]:
+        """Profile columns by user, and their kinds."""
+        self._begin(table)
+        users = self._usable(table.frame, "users", {"missing user_id": _empty(table.frame["user_id"])})
+        users = self._without_repeated(users, "users", "user_id").drop(columns=ROW)
+        kinds = {}
+        for name in users.columns.drop("user_id"):
+            self.columns.append(found := self._column(users, "users", name))
+            if found.kind != IGNORED:
+                kinds[name] = found.kind
+        return users[["user_id", *kinds]], kinds
+
+    def _begin(self, table: Table) -> None:
+        self.rows[table.name] = table.rows
+        self.unusable += table.unusable
+        self.notes += table.notes
+
+    def _without_silent(self, frame: pd.DataFrame, silent: np.ndarray) -> pd.DataFrame:
+        """Without events that say nothing of an item; they are no fault of the log."""
+        counts = Counter(frame["event"][silent].astype(str).str.strip()).most_common()
+        said = ", ".join(f"{name} ({count})" for name, count in counts)
+        self.notes.append(f"interactions: events that say nothing of liking are left out: {said}")
+        return frame[~silent].reset_index(drop=True)
+
+    def _liking(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Events by our names, and the weight that values give them."""
+        events = frame["\0event"].to_numpy(dtype=object)
+        values = read_values(frame["\0value"].to_numpy(float), events)
+        if values.note:
+            self.notes.append(f"interactions: {values.note}")
+        return pd.DataFrame(
+            {
+                "user_id": frame["user_id"].astype(str),
+                "item": frame["\0item"].astype(np.int32),
+                "event": np.where(values.dismissed, DISMISS, events).astype(str).astype(object),
+                "weight": values.weights,
+                "timestamp": frame["\0at"].astype(np.int64),
+            }
+        )
+
+    def _column(self, frame: pd.DataFrame, table: str, name: str) -> Column:
+        """Find out what a column holds, and turn it into that."""
+        rows = frame[ROW].tolist() if ROW in frame else list(range(1, len(frame) + 1))
+        frame[name], found = typed(table, frame[name].rename(name), rows)
+        return found
+
+    def _raw_category(self, table: Table, items: pd.DataFrame) -> pd.Series:
+        """Categories are names, also when they look like numbers."""
+        return table.frame.set_index(ROW)["category"].reindex(items[ROW]).reset_index(drop=True)
+
+    def _usable(self, frame: pd.DataFrame, name: str, reasons: dict[str, np.ndarray]) -> pd.DataFrame:
+        """Drop the rows that any mask names, each counted under the first reason that holds."""
+        bad = np.zeros(len(frame), dtype=bool)
+        shown = [column for column in frame.columns if not str(column).startswith("\0")]
+        for reason, mask in reasons.items():
+            for position in np.flatnonzero(mask & ~bad):
+                cells = ",".join("" if is_nothing(cell) else str(cell) for cell in frame.iloc[position][shown])
+                self.unusable.append(Unusable(name, int(frame[ROW].iloc[position]), reason, cells[:80]))
+            bad |= mask
+        return frame[~bad].reset_index(drop=True)
+
+    def _without_repeated(self, frame: pd.DataFrame, name: str, column: str) -> pd.DataFrame:
+        repeated = frame[column].duplicated().to_numpy()
+        return self._usable(frame, name, {f"{column} already taken by an earlier row": repeated})
+
+    def _pictures(self, items: pd.DataFrame) -> list[tuple[str, ...]]:
+        """Relative paths of the pictures of each item that are there."""
+        columns = [column for column in ("image", "images") if column in items.columns]
+        found: list[tuple[str, ...]] = []
+        for row, *cells in zip(items[ROW], *(items[column] for column in columns), strict=True):
+            names = dict.fromkeys(name for cell in cells for name in self._names(cell))
+            places = {name: _find(self.path, name) for name in names}
+            for name, (_, reason) in places.items():
+                if reason:
+                    self.unusable.append(Unusable("items", int(row), reason, name[:80]))
+            found.append(tuple(dict.fromkeys(there for there, reason in places.values() if not reason)))
+        if several := sum(len(pictures) > 1 for pictures in found):
+            self.notes.append(
+                f"items: {several} have several pictures, {sum(map(len, found))} in all; what is learned and searched "
+                "is the first of each"
+            )
+        return found
+
+    def _names(self, cell: object) -> Iterator[str]:
+        """The names in a cell `a|b`, or `a;b` where that is no file itself."""
+        for part in split_tags(cell):
+            several = ";" in part and _find(self.path, part)[1]
+            yield from (name.strip() for name in part.split(";") if name.strip()) if several else (part,)
+
+
+def _find(home: Path, name: str) -> tuple[str, str]:
+    """The relative path of a picture, and "", or why it is none. Names are looked for as they are and in both forms of
+    Unicode (macOS stores letters and accents apart); links are followed, whoever made the folder knows where to."""
+    if "://" in name[:12]:
+        return name, "picture is a URL, which is not fetched"
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or (len(name) > 1 and name[1] == ":"):
+        return name, "picture outside the catalogue folder"
+    for form in (str(path), unicodedata.normalize("NFC", str(path)), unicodedata.normalize("NFD", str(path))):
+        try:
+            if (home / form).is_file():
+                return form, ""
+        except (OSError, ValueError):  # too long for a name, or with a zero byte
+            break
+    return name, "picture not found"
+
+
+def _empty(column: pd.Series) -> np.ndarray:
+    return np.array([is_nothing(value) for value in column], dtype=bool)
+
+
+def _named(frame: pd.DataFrame) -> np.ndarray:
+    """(n,) what stands in `event`, short enough for a reason."""
+    if "event" not in frame:
+        return np.full(len(frame), "")
+    return frame["event"].fillna("").astype(str).str.strip().str.slice(0, 40).to_numpy(dtype=object)
+
+
 def require_folder(path: Path) -> None:
     """Raises CatalogueError where it is none."""
     if not path.is_dir():
         raise CatalogueError(f"{path} is not a folder; expected a catalogue folder with items.csv or items.parquet")
-
-
-def read(path: Path, *, now: float | None = None) -> Catalogue:
-    """Read a catalogue folder. Raises CatalogueError where a table is missing, unreadable or lacks a column.
-
-    now: seconds; later interactions are unusable (default: the clock)."""
-    require_folder(path)
-    found: list[Unusable] = []
-    table = _table(path, "items", found)
-    if table is None:
-        raise CatalogueError(f"{path} holds neither items.parquet nor items.csv; what a catalogue is: README.md")
-    items, kinds = _items(path, table, found)
-    rows = {"items": len(table)}
-    interactions = users = None
-    user_kinds: dict[str, str] = {}
-    if (table := _table(path, "interactions", found)) is not None:
-        rows["interactions"] = len(table)
-        interactions = _interactions(table, items, found, now=time.time() if now is None else now)
-    if (table := _table(path, "users", found)) is not None:
-        rows["users"] = len(table)
-        users = _usable(table, "users", found, {"missing user_id": _empty(table["user_id"])})
-        users = _drop_duplicates(users, "users", "user_id", found)
-        users = users.drop(columns="row")
-        for column in users.columns[1:]:
-            users[column], user_kinds[column] = _typed(users[column])
-    return Catalogue(path, items, kinds, interactions, users, tuple(found), rows, user_kinds)
-
-
-def _table(path: Path, name: str, found: list[Unusable]) -> pd.DataFrame | None:
-    parquet, csv = path / f"{name}.parquet", path / f"{name}.csv"
-    if parquet.exists() and csv.exists():
-        raise CatalogueError(f"{path} holds both {parquet.name} and {csv.name}; keep the one that is meant")
-    try:
-        if parquet.exists():
-            table = pyarrow.parquet.read_table(parquet).to_pandas()
-        elif csv.exists():
-            table = _csv(csv, name, found)
-        else:
-            return None
-    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
-        raise CatalogueError(f"{name}: the file cannot be read: {error}") from error
-    missing = [column for column in REQUIRED[name] if column not in table.columns]
-    if missing:
-        raise CatalogueError(f"{name}: no column {', '.join(missing)}; the columns are {', '.join(table.columns)}")
-    for column in ("item_id", "user_id"):
-        if column in table.columns:
-            table[column] = [None if _is_nothing(v) else str(v).strip() for v in table[column]]
-    table["row"] = np.arange(1, len(table) + 1)
-    return table
-
-
-def _csv(path: Path, name: str, found: list[Unusable]) -> pd.DataFrame:
-    """Every cell as text: ids stay what they look like. Rows of the wrong length are counted, not fatal."""
-
-    def skip(row: pyarrow.csv.InvalidRow) -> str:
-        found.append(Unusable(name, row.number or 0, f"{row.expected_columns} cells expected", (row.text or "")[:80]))
-        return "skip"
-
-    with path.open(encoding="utf-8-sig") as file:
-        header = next(pd.read_csv(file, chunksize=1, dtype=str)).columns if path.stat().st_size else []
-    table = pyarrow.csv.read_csv(
-        path,
-        read_options=pyarrow.csv.ReadOptions(use_threads=False),
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
-        convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string())),
-    )
-    return table.to_pandas()
-
-
-def _is_nothing(value: object) -> bool:
-    return value is None or value != value or (isinstance(value, str) and not value.strip())
-
-
-def _empty(column: pd.Series) -> np.ndarray:
-    return np.array([_is_nothing(value) for value in column], dtype=bool)
-
-
-def _usable(table: pd.DataFrame, name: str, found: list[Unusable], reasons: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Drop the rows that any mask names, each counted under the first reason that holds."""
-    bad = np.zeros(len(table), dtype=bool)
-    for reason, mask in reasons.items():
-        for position in np.flatnonzero(mask & ~bad):
-            row = table.iloc[position]
-            cells = ",".join("" if _is_nothing(v) else str(v) for v in row.drop("row"))
-            found.append(Unusable(name, int(row["row"]), reason, cells[:80]))
-        bad |= mask
-    return table[~bad].reset_index(drop=True)
-
-
-def _drop_duplicates(table: pd.DataFrame, name: str, column: str, found: list[Unusable]) -> pd.DataFrame:
-    repeated = table[column].duplicated().to_numpy()
-    return _usable(table, name, found, {f"{column} already taken by an earlier row": repeated})
-
-
-def _items(path: Path, table: pd.DataFrame, found: list[Unusable]) -> tuple[pd.DataFrame, dict[str, str]]:
-    items = _usable(table, "items", found, {"missing item_id": _empty(table["item_id"])})
-    items = _drop_duplicates(items, "items", "item_id", found)
-    if items.empty:
-        raise CatalogueError("items: no usable row; at least one row with an item_id is needed")
-    for column in ("image", "title", "category"):
-        if column not in items.columns:
-            items[column] = None
-    items["title"] = ["" if _is_nothing(t) else str(t).strip() for t in items["title"]]
-    items["image"] = _existing_pictures(path, items, found)
-    attributes = [c for c in items.columns if c not in (*TEXT_COLUMNS, "category", "row")]
-    kinds = {}
-    for column in ("category", *attributes):
-        items[column], kinds[column] = _typed(items[column])
-    if kinds["category"] in ("number", "boolean"):  # categories are names, also when they look like numbers
-        items["category"] = _series(list(items["category"]), lambda c: None if _is_nothing(c) else f"{float(c):g}")
-        kinds["category"] = "category"
-    return items[["item_id", "image", "title", "category", *attributes, "row"]], kinds
-
-
-def _existing_pictures(path: Path, items: pd.DataFrame, found: list[Unusable]) -> list[str | None]:
-    """Relative paths of pictures that are there, inside the folder."""
-    home = path.resolve()
-    pictures: list[str | None] = []
-    for row, cell in zip(items["row"], items["image"], strict=True):
-        if _is_nothing(cell):
-            pictures.append(None)
-            continue
-        place = (home / str(cell)).resolve()
-        reason = None
-        if not place.is_relative_to(home):
-            reason = "picture outside the catalogue folder"
-        elif not place.is_file():
-            reason = "picture not found"
-        if reason:
-            found.append(Unusable("items", int(row), reason, str(cell)))
-        pictures.append(None if reason else str(cell))
-    return pictures
-
-
-def _typed(column: pd.Series) -> tuple[pd.Series, str]:
-    """Find out what a column holds: tags (`a|b|c` or lists), boolean, number, else category."""
-    values = [None if _is_list_nothing(v) else v for v in column]
-    present = [v for v in values if v is not None]
-    if any(isinstance(v, list | tuple | np.ndarray) or (isinstance(v, str) and "|" in v) for v in present):
-        return pd.Series([_tags(v) for v in values], dtype=object), "tags"
-    texts = {str(v).strip().lower() for v in present}
-    if present and texts <= {"true", "false"}:
-        return _series(values, lambda v: str(v).strip().lower() == "true"), "boolean"
-    numbers = pd.to_numeric(pd.Series(present, dtype=object), errors="coerce")
-    if present and np.isfinite(numbers.astype(float)).all():
-        return pd.to_numeric(pd.Series(values, dtype=object)).astype(float), "number"
-    return _series(values, lambda v: str(v).strip()), "category"
-
-
-def _series(values: list, convert: Callable[[Any], object]) -> pd.Series:
-    return pd.Series([None if v is None else convert(v) for v in values], dtype=object)
-
-
-def _is_list_nothing(value: object) -> bool:
-    if isinstance(value, list | tuple | np.ndarray):
-        return len(value) == 0
-    return _is_nothing(value)
-
-
-def _tags(value: object) -> list[str]:
-    if value is None:
-        return []
-    parts = value.split("|") if isinstance(value, str) else list(value)  # type: ignore[call-overload]
-    return [str(part).strip() for part in parts if not _is_nothing(part)]
-
-
-def _interactions(table: pd.DataFrame, items: pd.DataFrame, found: list[Unusable], *, now: float) -> pd.DataFrame:
-    if "event" not in table.columns and "value" not in table.columns:
-        raise CatalogueError(f"interactions: a column event or value is needed; there are {', '.join(table.columns)}")
-    rows = pd.Series(np.arange(len(items)), index=items["item_id"])
-    item = rows.reindex(table["item_id"]).to_numpy()
-    seconds = seconds_of(table["timestamp"])
-    value = pd.to_numeric(table["value"], errors="coerce").to_numpy(float) if "value" in table else np.ones(len(table))
-    bare = "event" in table  # an event counts also where its value is empty
-    value = np.where(np.isnan(value) & _empty(table["value"]), 1.0, value) if bare and "value" in table else value
-    table = table.assign(item=item, timestamp=seconds, value=value)
-    reasons = {
-        "missing user_id": _empty(table["user_id"]),
-        "missing item_id": _empty(table["item_id"]),
-        "unknown item_id": np.isnan(item),
-        "impossible timestamp": ~np.isfinite(seconds) | (seconds < 0),
-        "timestamp in the future": seconds > now + 86_400,
-        "value is not a number": ~np.isfinite(value),
-    }
-    table = _usable(table, "interactions", found, reasons)
-    if table.empty:
-        raise CatalogueError("interactions: no usable row; run `vitrine check` to see why, or remove the file")
-    event = table["event"].fillna("").astype(str) if "event" in table else pd.Series([""] * len(table))
-    usable = pd.DataFrame(
-        {
-            "user_id": table["user_id"].astype(str),
-            "item": table["item"].astype(np.int32),
-            "event": event,
-            "value": table["value"].astype(np.float32),
-            "timestamp": table["timestamp"].astype(np.int64),
-        }
-    )
-    return usable.sort_values("timestamp", kind="stable").reset_index(drop=True)
-
-
-def seconds_of(column: pd.Series) -> np.ndarray:
-    """Seconds since 1970 from numbers (seconds or milliseconds) or dates; NaN where neither."""
-    if pd.api.types.is_datetime64_any_dtype(column):
-        return pd.to_datetime(column, utc=True).astype("datetime64[s, UTC]").astype("int64").to_numpy(float)
-    seconds = pd.to_numeric(column, errors="coerce").to_numpy(float)
-    seconds = np.where(seconds > YEAR_5138_SECONDS, seconds / 1000, seconds)
-    dates = np.isnan(seconds) & ~_empty(column)
-    if dates.any():
-        parsed = pd.to_datetime(column[dates], errors="coerce", utc=True, format="ISO8601")
-        since = (parsed - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
-        seconds[dates] = since.to_numpy(float)
-    return seconds

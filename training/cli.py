@@ -7,6 +7,7 @@ import sys
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 from rich.console import Console
+from rich.text import Text
 
 from service.errors import VitrineError
 from training import cli_package, cli_promote, cli_release, cli_train, cli_triton
@@ -20,5 +21,6 @@ def main() -> None:
     try:
         app()
     except VitrineError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, markup=True, soft_wrap=True)
+        line = Text.assemble(("error:", "red"), f" {error}")
+        Console(stderr=True).print(line, soft_wrap=True)
         sys.exit(1)

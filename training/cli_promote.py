@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from service.errors import PromotionRefused, ReleaseError, VitrineError
 from service.settings import Settings
-from training.console import AsJson, Releases, app, open_registry, out
+from training.console import AsJson, Releases, app, open_registry, out, red
 
 Number = Annotated[int, typer.Argument(min=1, help="Number of a release in the registry")]
 Catalogue = Annotated[Path | None, typer.Option(help="What was held out; needed where there is no fresh gate result")]
@@ -160,8 +161,8 @@ def history(
     table = Table("when (UTC)", "what", "release", "before", "by", "why", title=title)
     for move in moves:
         what = f"{move.kind} to {move.alias}" if move.kind == promotion.PROMOTE else f"{move.kind} of {move.alias}"
-        forced = " [red]forced[/red]" if move.forced else ""
-        table.add_row(f"{move.at:%F %T}", what + forced, _shown(move.release), _shown(move.before), move.who, move.why)
+        said = Text.assemble(what, (" forced", "red") if move.forced else "")
+        table.add_row(f"{move.at:%F %T}", said, _shown(move.release), _shown(move.before), move.who, move.why)
     out.print(table)
 
 
@@ -197,7 +198,7 @@ def status(
         table = Table("where", "release", "", title=f"What {alias} is")
         table.add_row("registry", _shown(expected), "")
         for place, number in found.items():
-            table.add_row(place, str(number), "[red]drift[/red]" if place in drift else "as registered")
+            table.add_row(place, str(number), red("drift") if place in drift else "as registered")
         out.print(table)
         others = {name: number for name, number in aliases.items() if name != alias}
         out.print(", ".join(f"{name}: release {number}" for name, number in sorted(others.items())))
@@ -259,7 +260,7 @@ def shadow_report(
             "", "measured", "asked", "", title=f"Release {verdict.release} as candidate, {verdict.queries} queries"
         )
         for line in verdict.lines:
-            passed = {True: "passed", False: "[red]failed[/red]", None: ""}[line.passed]
+            passed = "" if line.passed is None else "passed" if line.passed else red("failed")
             table.add_row(line.name, f"{line.value:.4g}", line.bound, passed)
         out.print(table)
     raise typer.Exit(1 if verdict.failed else 0)
@@ -302,9 +303,10 @@ def _require_servable(release: Path) -> None:
 
 def _print_gate(report: Any) -> None:
     against = "the first release" if report.against is None else f"beside release {report.against} in production"
-    table = Table("", "check", "value", "production", "asked", "", title=f"Release {report.release}, {against}")
+    name = Column("check", no_wrap=True)  # of two columns that must be cut it is not the one
+    table = Table("", name, "value", "production", "asked", "", title=f"Release {report.release}, {against}")
     for check in report.checks:
-        sign = {True: "[green]passed[/green]", False: "[red]FAILED[/red]", None: "-"}[check.passed]
+        sign = "-" if check.passed is None else Text("passed", "green") if check.passed else red("FAILED")
         numbers = ["" if number is None else f"{number:.4g}" for number in (check.value, check.production)]
         table.add_row(sign, check.name, *numbers, check.bound, check.note)
     out.print(table)
@@ -315,7 +317,7 @@ def _say_moved(move: Any, as_json: bool) -> None:
         print(json.dumps(_plain(move)))
         return
     said = f"{move.alias}: release {_shown(move.before)} -> {_shown(move.release)}"
-    out.print(said + (" [red](forced)[/red]" if move.forced else ""), highlight=False)
+    out.print(Text.assemble(said, (" (forced)", "red") if move.forced else ""))
 
 
 def _plain(move: Any) -> dict[str, Any]:

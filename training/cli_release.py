@@ -14,6 +14,7 @@ from rich.table import Table
 from service.errors import VitrineError
 from service.settings import Settings
 from training.console import AsJson, ReleasePath, app, open_recommender, out
+from training.progress import say, track
 
 
 @app.command(
@@ -167,41 +168,50 @@ def recommend(
 @app.command(epilog="Example: vitrine score releases/1 --pairs pairs.csv --out scores.csv")
 def score(
     release: ReleasePath,
-    pairs: Annotated[Path, typer.Option(help="CSV with user_id and item_id")],
+    pairs: Annotated[Path, typer.Option(help="CSV or Parquet with user_id and item_id")],
     out_file: Annotated[Path, typer.Option("--out", help="CSV to write: the pairs, factor_score, score")],
     as_json: AsJson = False,
 ) -> None:
-    """Score pairs of shoppers and items: the factor score, and the final score without a photo."""
-    import pandas as pd
+    """Score pairs of shoppers and items: the factor score, and the final score without a photo.
+
+    Pairs that cannot be scored (an item that the release does not hold, an empty id) keep their line, without scores;
+    they are counted, and their rows named."""
+    from training.tables import ROW, read_file
 
     if not pairs.is_file():
         raise VitrineError(f"--pairs {pairs}: no such file")
-    table = pd.read_csv(pairs, dtype=str, keep_default_na=False)
-    if missing := [c for c in ("user_id", "item_id") if c not in table.columns]:
-        raise VitrineError(f"{pairs} lacks {', '.join(missing)}; the columns are {', '.join(table.columns)}")
+    table = read_file(pairs, pairs.name, required=("user_id", "item_id"), ids=("user_id", "item_id"))
     recommender = open_recommender(release)
-    scored = table.assign(factor_score=float("nan"), score=float("nan"))
-    for user, group in table.groupby("user_id", sort=False):
-        rows = [recommender.release.items.row(item) for item in group["item_id"]]
-        factor, final = recommender.score(str(user), rows)
+    scored = table.frame.assign(factor_score=float("nan"), score=float("nan"))
+    items = [None if item is None else recommender.release.items.find(item) for item in scored["item_id"]]
+    scored["\0item"] = [-1 if item is None else item for item in items]
+    known = scored[(scored["\0item"] >= 0) & scored["user_id"].notna()]
+    for user, group in track(list(known.groupby("user_id", sort=False)), "scoring"):
+        factor, final = recommender.score(str(user), group["\0item"].to_numpy())
         scored.loc[group.index, "factor_score"] = factor
         scored.loc[group.index, "score"] = final
+    left = sorted({*scored.loc[scored.index.difference(known.index), ROW], *(row.row for row in table.unusable)})
     aside = out_file.with_name(out_file.name + ".part")
-    scored.to_csv(aside, index=False)
+    scored.drop(columns=[ROW, "\0item"]).to_csv(aside, index=False)
     aside.replace(out_file)
-    print(json.dumps({"pairs": len(scored), "out": str(out_file)}) if as_json else out_file)
+    if left:
+        shown = ", ".join(str(row) for row in left[:10]) + (", ..." if len(left) > 10 else "")
+        say(f"{len(left)} of {table.rows} pairs are not scored (unknown item, or no id): rows {shown}")
+    summary = {"pairs": table.rows, "scored": len(known), "not_scored": [int(row) for row in left]}
+    print(json.dumps({**summary, "out": str(out_file)}) if as_json else out_file)
 
 
 def _require_free(option: str, host: str, port: int) -> None:
-    """Raises VitrineError where another program listens there."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise VitrineError(
-                f"{option} {port}: {error.strerror} on {host}; name another, or end what listens there"
-            ) from error
+    """Raises VitrineError where another program listens there, or the address is none of this machine."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise VitrineError(
+            f"{option} {port}: {error.strerror} on {host}; name another, or end what listens there"
+        ) from error
 
 
 @app.command(epilog="Examples: vitrine serve releases/1 --port 3000 --grpc-port 3001\n\nvitrine serve releases/current")

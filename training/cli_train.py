@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from service.errors import VitrineError
 from service.settings import Settings
@@ -42,10 +43,10 @@ def check(
     max_unusable: Annotated[float, typer.Option(help="Share of a table's rows that may be unusable")] = 0.05,
 ) -> None:
     """Say what of a catalogue folder is usable, and what is not, by reason. Exit code 1 past --max-unusable."""
-    from training.catalogue import read
+    from training.catalogue import inspect
     from training.pictures import find_unreadable
 
-    found = read(catalogue)
+    found = inspect(catalogue)
     found = found.with_unreadable(find_unreadable(found))
     summary: dict[str, Any] = {
         "rows": found.rows,
@@ -53,14 +54,17 @@ def check(
         "pictures": len(found.pictured()),
         "interactions": 0 if found.interactions is None else len(found.interactions),
         "users": 0 if found.users is None else len(found.users),
-        "columns": found.kinds,
+        "columns": [asdict(column) for column in found.columns],
+        "notes": list(found.notes),
         "unusable": [{"table": t, "reason": r, "rows": n} for (t, r), n in found.unusable_by_reason().items()],
     }
     if as_json:
         print(json.dumps({**summary, "listed": [asdict(u) for u in found.unusable]}, indent=1))
     else:
         _print_check(summary, found.unusable, limit)
-    found.require_usable(max_unusable)
+    problem = found.problem(max_unusable)
+    if problem:
+        raise VitrineError(problem)
 
 
 def _print_check(summary: dict[str, Any], unusable: tuple[Any, ...], limit: int) -> None:
@@ -70,12 +74,20 @@ def _print_check(summary: dict[str, Any], unusable: tuple[Any, ...], limit: int)
         table.add_row(name, str(rows), str(usable[name]))
     table.add_row("pictures", "", str(summary["pictures"]))
     out.print(table)
-    out.print("columns: " + ", ".join(f"{name} ({kind})" for name, kind in summary["columns"].items()), highlight=False)
+    for of in summary["rows"]:
+        if own := [column for column in summary["columns"] if column["table"] == of]:
+            out.print(f"columns of {of}: " + ", ".join(f"{c['name']} ({c['kind']})" for c in own), soft_wrap=True)
+        for column in (column for column in own if column["why"]):
+            out.print(f"  {column['name']} is {column['kind']}: {column['why']}", soft_wrap=True)
+    for note in summary["notes"]:
+        out.print(note, soft_wrap=True)
     for reason in summary["unusable"]:
-        out.print(f"[bold]{reason['table']}: {reason['rows']} x {reason['reason']}[/bold]", highlight=False)
+        out.print(Text(f"{reason['table']}: {reason['rows']} x {reason['reason']}", style="bold"), soft_wrap=True)
         same = [u for u in unusable if (u.table, u.reason) == (reason["table"], reason["reason"])]
         for row in same[:limit]:
-            out.print(f"  row {row.row}: {row.value}", highlight=False, markup=False)
+            out.print(f"  row {row.row}: {row.value}", soft_wrap=True)
+        if len(same) > limit:
+            out.print(f"  and {len(same) - limit} more; --limit lists them")
     if not summary["unusable"]:
         out.print("every row is usable")
 

@@ -3,12 +3,14 @@ registry, asking a service."""
 
 import json
 import os
+import sys
 import urllib.request
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from service.errors import VitrineError
 from service.settings import Settings
@@ -20,7 +22,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console()
+# what is printed may hold anything that users wrote: nothing of it is markup
+WIDE = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200  # a file or a pipe cuts nothing
+out = Console(markup=False, emoji=False, highlight=False, width=WIDE)
 
 CataloguePath = Annotated[Path, typer.Argument(help="Catalogue folder: items.csv or .parquet, images/, ...")]
 ReleasePath = Annotated[Path, typer.Argument(help="Folder of one release, such as releases/1")]
@@ -28,6 +32,11 @@ Releases = Annotated[
     Path, typer.Option(help="Folder of releases, and of the registry where MLFLOW_TRACKING_URI names none")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")]
+
+
+def red(text: str) -> Text:
+    """Text that should not be overlooked."""
+    return Text(text, style="red")
 
 
 def open_recommender(release: Path) -> Any:

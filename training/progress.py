@@ -8,20 +8,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 # of torchrun's processes only the first one speaks
-console = Console(stderr=True, quiet=int(os.environ.get("RANK", "0")) > 0)
+console = Console(stderr=True, quiet=int(os.environ.get("RANK", "0")) > 0, markup=False, emoji=False)
 T = TypeVar("T")
 
 
 def bar() -> Progress:
     """A progress bar of the project's look; use it as a context manager."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
     )
 

@@ -61,14 +61,17 @@ class Trained:
 def confidence_matrix(
     interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, users: list[str] | None = None
 ) -> tuple[scipy.sparse.csr_matrix, list[str]]:
-    """users x items, float32: the confidence of each touched pair by its strongest event, halved by age; negative
-    where the shopper's last word on the item is a dismissal. -> matrix, and user ids in the order of its rows.
+    """users x items, float32: the confidence of each touched pair by its strongest event, times the weight that a value
+    gives it, halved by age; negative where the shopper's last word on the item is a dismissal. -> matrix, and user ids
+    in the order of its rows.
 
     interactions: in the order of time; users: ids that get a row even without an event."""
     ids = np.unique(np.concatenate([interactions["user_id"].to_numpy(dtype=str), np.array(users or [], dtype=str)]))
     rows = np.searchsorted(ids, interactions["user_id"].to_numpy(dtype=str))
     names, codes = np.unique(interactions["event"].to_numpy(dtype=str), return_inverse=True)
     confidence = parameters.objective.confidence(list(names))[codes]
+    if "weight" in interactions:
+        confidence = confidence * interactions["weight"].to_numpy(np.float32)
     if parameters.half_life is not None and len(interactions):
         times = interactions["timestamp"].to_numpy()
         confidence = confidence * 0.5 ** ((times.max() - times) / (DAY * parameters.half_life))

@@ -12,6 +12,7 @@ import pandas as pd
 
 from service.errors import CatalogueError
 from service.ranker import DISMISS
+from training.progress import say
 
 MIN_ITEMS_PER_USER = 5
 MIN_USERS_PER_ITEM = 10
@@ -48,6 +49,11 @@ def at(interactions: pd.DataFrame, test_from: int | None) -> Split:
     if late.all():
         raise CatalogueError(
             f"all {len(times)} interactions are at or after the cut ({cutoff}); --test-from must be later"
+        )
+    if test_from is not None and not late.any():
+        last = pd.Timestamp(int(times.max()), unit="s")
+        say(
+            f"--test-from holds nothing out: the last interaction is of {last:%F %T} UTC; nothing is left to measure on"
         )
     return Split(interactions[~late].reset_index(drop=True), interactions[late].reset_index(drop=True), cutoff)
 

@@ -65,6 +65,9 @@ def train(options: Options, registry: "Registry | None" = None) -> Path | None:
         return run.all()
 
 
+FEWEST_PICTURES = 2  # that an encoder can learn to tell apart
+
+
 class _Run:
     """One run over one catalogue; each method is a stage, and asks for those before it."""
 
@@ -73,15 +76,20 @@ class _Run:
         self._made: dict[str, Product] = {}
         catalogue = read(options.catalogue)
         catalogue.require_usable(options.max_unusable)
+        if 0 < len(catalogue.pictured()) < FEWEST_PICTURES and catalogue.interactions is not None:
+            say(f"{len(catalogue.pictured())} picture is too few to learn from: the release will have none")
+            catalogue = catalogue.without_pictures()
         self.fingerprint = catalogue.fingerprint()
         self.pictures: pictures.Pictures | None = None
         self.pictures_key = ""
         self.catalogue = self._decode(catalogue) if len(catalogue.pictured()) else catalogue
         self.catalogue.require_usable(options.max_unusable)
-        if self.pictures is None and self.catalogue.interactions is None:
-            raise CatalogueError("the catalogue has neither pictures nor interactions: there is nothing to learn from")
-        for (table, reason), count in self.catalogue.unusable_by_reason().items():
-            say(f"{table}: {count} rows left out: {reason}")
+        if len(self.catalogue.pictured()) < FEWEST_PICTURES and self.catalogue.interactions is None:
+            raise CatalogueError(
+                f"the catalogue has {len(self.catalogue.pictured())} usable pictures and no interactions: there is "
+                f"nothing to learn from; {FEWEST_PICTURES} pictures, or a log, are needed"
+            )
+        self._say_what_became_of_it()
         self.split = self._split()
 
     def all(self) -> Path | None:
@@ -130,6 +138,16 @@ class _Run:
         self.pictures, unreadable = pictures.open_pictures(product.folder)
         self.pictures_key = product.key
         return catalogue.with_unreadable(unreadable)
+
+    def _say_what_became_of_it(self) -> None:
+        """What `vitrine check` would say of the catalogue, without the rows."""
+        for (table, reason), count in self.catalogue.unusable_by_reason().items():
+            say(f"{table}: {count} rows left out: {reason}")
+        for note in self.catalogue.notes:
+            say(note)
+        for column in self.catalogue.columns:
+            if column.why:
+                say(f"{column.table}: {column.name} is {column.kind}: {column.why}")
 
     def _split(self) -> split.Split | None:
         interactions = self.catalogue.interactions
