@@ -19,8 +19,6 @@ WHO ?= $(shell id -un)@$(shell hostname)
 TRAIN_DEMO := $(BIN)/vitrine train demo --releases releases --backbone convnet --weights none --epochs 30 --image-size 224 --learning-rate 0.003 --precision int8
 POLL := --model-control-mode=poll --repository-poll-secs=2 --exit-on-error=false
 export REASON WHO # a commit's message may hold anything: the shell reads it from the environment
-export BENTOML_DO_NOT_TRACK := True
-export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve serve-triton serve-triton-inside ask test check check-k8s test-slow test-container bench bench-large lock clean

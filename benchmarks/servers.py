@@ -30,7 +30,7 @@ class Server:
         self.name, self.detail = name, detail
         self._command, self._ready, self._environment, self._log = command, ready, environment, log
         self._process: subprocess.Popen | None = None
-        self._port = 0
+        self._port = self._metrics_port = 0
 
     @property
     def url(self) -> str:
@@ -41,9 +41,13 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._metrics_port = probe.getsockname()[1]
+        environment = {"VITRINE_METRICS_PORT": str(self._metrics_port), **self._environment}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*self._command, "--port", str(self._port)], env={**os.environ, **self._environment},
+                [*self._command, "--port", str(self._port)], env={**os.environ, **environment},
                 cwd=HERE.parent, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         try:
@@ -96,7 +100,7 @@ class Server:
 
     def gauge(self, name: str) -> float:
         """One value of its Prometheus metrics. Raises ValueError where it has no such gauge."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=30) as answer:
             for line in answer.read().decode().splitlines():
                 if line.startswith(f"{name} "):
                     return float(line.rpartition(" ")[2])

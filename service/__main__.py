@@ -12,7 +12,6 @@ import warnings
 from typing import NoReturn
 
 import uvicorn
-from pydantic import ValidationError
 
 from service.errors import VitrineError
 
@@ -30,8 +29,8 @@ def main() -> NoReturn:
     try:
         from service import app
 
-        app.start()
-    except (VitrineError, ValidationError) as error:
+        app.start(asked.host)
+    except VitrineError as error:
         sys.exit(f"this cannot be served: {error}")
     server = uvicorn.Server(
         uvicorn.Config(
@@ -40,6 +39,7 @@ def main() -> NoReturn:
             ssl_keyfile=app.settings.tls_key,
         )
     )  # fmt: skip
+    app.say_where(asked.host, asked.port)
     server.run()
     sys.exit(0 if server.started else 1)
 

@@ -27,3 +27,4 @@ class Recommendation:
     items: list[Item]
     query: dict[str, Any] | None
     degraded: list[str] = field(default_factory=list)
+    unknown_items: list[str] = field(default_factory=list)  # of the events; they counted for nothing

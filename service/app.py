@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIServer
 
-os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 # requests run side by side, one a core: a product of theirs that takes every core makes all others wait
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,10 +23,11 @@ from service import admin, calls, logs
 from service.batcher import MicroBatcher
 from service.draining import Drain, DrainLayer
 from service.errors import BadQuery, Busy, VitrineError
+from service.exposure import require_safe
 from service.inference_grpc import GrpcFront
 from service.inference_rest import PREFIX, REFUSAL, routes
 from service.intake import IntakeLayer, Pace, Uploads
-from service.keys import OPEN_PATHS, KeyLayer
+from service.keys import OPEN_PATHS, Key, KeyLayer, Keys
 from service.metrics import Metrics
 from service.pipeline import Recommender
 from service.posts import PostLayer, Respond
@@ -48,9 +49,13 @@ Gone = Callable[[], Awaitable[Any]] | None
 
 logger = logging.getLogger("vitrine")
 logger.setLevel(logging.INFO)
-settings = Settings()
+settings = Settings.read()
 metrics = Metrics()
 drain = Drain()
+keys = Keys(
+    {name: Key(each.key.encode(), each.rate) for name, each in settings.api_keys.items()}
+    | ({"api_key": Key(settings.api_key.encode())} if settings.api_key else {})
+)
 uploads = Uploads(most=settings.max_uploads, most_bytes=settings.max_upload_bytes, evicted=metrics.evicted_uploads.inc)
 
 
@@ -63,6 +68,7 @@ class Running:
         self.telling = Telling(metrics, user_key=settings.user_key, log=settings.log_requests, tracing=self.tracing)
         self.triton = start_triton(settings, metrics)
         self.grpc: GrpcFront | None = None  # once it listens
+        self.metrics_server: WSGIServer | None = None
         self.trial = Trial(_plan(settings), lambda path: open_serving(path, settings, metrics), metrics)
         try:
             self.switch = Switch(
@@ -109,14 +115,31 @@ class Running:
             self.tracing.close()
 
 
+EVERYWHERE = "0.0.0.0"
 started: list[Running] = []
 
 
-def start() -> None:
-    """Open the release, once. Raises VitrineError where it cannot be served."""
+def start(host: str = EVERYWHERE) -> None:
+    """Open the release, once. host: address of HTTP; BentoML's own server listens everywhere if not told otherwise, and
+    does not say. Raises VitrineError where it cannot be served."""
     logs.configure(settings.log_format)
     if not started:
+        for said in settings.mistyped():
+            logger.warning(said)
+        hosts = (host, settings.grpc_host) if settings.grpc_port else (host,)
+        require_safe(
+            hosts, user_key=settings.user_key, has_api_key=bool(keys), allow_anonymous=settings.allow_anonymous
+        )
         started.append(Running())
+
+
+def say_where(host: str, port: int) -> None:
+    """Log what is served, and where."""
+    shown = f"[{host}]" if ":" in host else host
+    scheme = "https" if settings.tls_certificate else "http"
+    logger.info("release %s on %s://%s:%d", running().switch.current.number, scheme, shown, port)
+    if settings.metrics_port:
+        logger.info("metrics on http://%s:%d/metrics", settings.metrics_host, settings.metrics_port)
 
 
 def is_ready() -> bool:
@@ -168,7 +191,7 @@ def _tls(settings: Settings) -> dict[str, Any]:
     traffic={"timeout": settings.deadline + 60},
     tracing={"excluded_urls": ".*"},  # BentoML records spans that nobody reads, a third of its time
     logging={"access": {"enabled": False}},
-    metrics={"enabled": False},  # BentoML labels its metrics with raw URLs; ours are at /metrics
+    metrics={"enabled": False},  # BentoML labels its metrics with raw URLs; ours have a port of their own
     ssl=_tls(settings),
 )
 class Vitrine:
@@ -182,12 +205,14 @@ class Vitrine:
 
     @bentoml.on_startup
     async def listen(self) -> None:
-        """gRPC has a port of its own."""
+        """gRPC has a port of its own, and so have the metrics."""
         drain.on_sigterm(settings.drain)
+        if settings.metrics_port:
+            running().metrics_server = metrics.serve(settings.metrics_host, settings.metrics_port)
         if settings.grpc_port:
             front = GrpcFront(
                 lambda: running().inference, seconds=settings.deadline, max_message_bytes=settings.max_body_bytes,
-                api_key=settings.api_key, ready=is_ready, uploads=uploads, stall=settings.body_stall,
+                keys=keys, ready=is_ready, uploads=uploads, stall=settings.body_stall,
             )  # fmt: skip
             await front.start(
                 settings.grpc_host, settings.grpc_port, certificate=settings.tls_certificate, key=settings.tls_key
@@ -199,6 +224,8 @@ class Vitrine:
         """Finish what is under way."""
         if (front := running().grpc) is not None:
             await front.stop(seconds=settings.deadline)
+        if (server := running().metrics_server) is not None:
+            server.shutdown()
         running().close()
 
     @bentoml.api(route="/recommend", input_spec=RecommendBody, output_spec=RecommendationOut)
@@ -263,18 +290,17 @@ if settings.cors_origins:
     )  # fmt: skip
 _service.add_asgi_middleware(ProblemLayer, refusals=(REFUSAL,))
 _service.add_asgi_middleware(DrainLayer, drain=drain)
-_service.add_asgi_middleware(KeyLayer, key=settings.api_key, refusals=(REFUSAL,))
+_service.add_asgi_middleware(KeyLayer, keys=keys, refusals=(REFUSAL,))
 _service.add_asgi_middleware(
     IntakeLayer, uploads=uploads, max_body_bytes=settings.max_body_bytes, pace=Pace(settings.body_stall),
     answered=_ended_early, refusals=(REFUSAL,), free=(PREFIX, "/static_content", "/", *OPEN_PATHS),
 )  # fmt: skip
 _service.add_asgi_middleware(PostLayer, posts=POSTS)
-_admin_routes = admin.routes(lambda: running().switch.to, key=settings.admin_key)
+_admin_routes = admin.routes(lambda: running().switch.to, recommender, key=settings.admin_key)
 _inference_routes = routes(lambda: running().inference, ready=is_ready, seconds=settings.deadline)
 _service.mount_asgi_app(
     create_app(
         recommender,
-        metrics,
         lambda: _service.openapi_spec.asdict(),
         lambda: running().trial.described(),
         also=[*_admin_routes, *_inference_routes],

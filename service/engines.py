@@ -6,16 +6,11 @@ one call over all cores does.
 """
 
 import importlib.util
-import os
 import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-# Must stand before the import: a later call of the API does not stop it.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
 import onnxruntime
 
 GPU_BATCH = 16

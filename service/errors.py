@@ -17,7 +17,9 @@
     |- ReleaseError          a release that must not be served
     |  |- ReleaseDamaged     files missing, extra or changed since it was sealed
     |  |- ReleaseMismatch    parts that do not belong together
-    |  `- ReleaseTooNew      written by a later format version
+    |  |- ReleaseTooNew      written by a later format version
+    |  `- ReleaseUntrusted   signed by nobody who is trusted here
+    |- UnsafeSettings        settings that would leave something open, or cannot be used
     |- CatalogueError        input that training cannot start from
     |- RegistryError         the registry cannot be asked, or does not hold what was asked for
     `- PromotionRefused      what must not be promoted, and why
@@ -126,6 +128,14 @@ class ReleaseMismatch(ReleaseError):
 
 class ReleaseTooNew(ReleaseError):
     """The release was written in a format version that this code does not know."""
+
+
+class ReleaseUntrusted(ReleaseError):
+    """The release is not signed by one of the keys that are trusted here."""
+
+
+class UnsafeSettings(VitrineError):
+    """The settings would leave something open that should not be, or name a key that cannot be used."""
 
 
 class CatalogueError(VitrineError):

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from service.errors import (
 )
 from service.inference import Inference, InferRequest, InferResponse
 from service.intake import Uploads
-from service.keys import EXPECTED, holds_key
+from service.keys import Keys
 from service.tensors import BYTES, SentTensor
 
 SERVICE = "inference.GRPCInferenceService"
@@ -66,13 +67,14 @@ class GrpcFront:
 
     def __init__(
         self, inference: Callable[[], Inference], *, ready: Callable[[], bool], seconds: float, max_message_bytes: int,
-        uploads: Uploads, stall: float, api_key: str | None = None,
+        uploads: Uploads, stall: float, keys: Keys,
     ) -> None:  # fmt: skip
         """inference: called once a request; ready: whether requests are welcome; seconds: within which each is
-        answered; uploads: that messages count among; stall: seconds in which a message must have arrived."""
+        answered; uploads: that messages count among; stall: seconds in which a message must have arrived; keys: that
+        callers must send."""
         self._arrivals = _Arrivals(uploads, stall)
         self._ready = ready
-        self._max_message_bytes, self._api_key = max_message_bytes, api_key
+        self._max_message_bytes, self._keys = max_message_bytes, keys
         self._servicer = _Servicer(inference, ready, seconds)
         self._server: grpc.aio.Server | None = None
 
@@ -84,7 +86,7 @@ class GrpcFront:
             ("grpc.max_receive_message_length", self._max_message_bytes),
             ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, and is told so
         ]
-        checks = [*([_KeyCheck(self._api_key)] if self._api_key else []), self._arrivals]
+        checks = [*([_KeyCheck(self._keys)] if self._keys else []), self._arrivals]
         server = grpc.aio.server(options=options, interceptors=checks, maximum_concurrent_rpcs=AT_ONCE)
         servicer: Any = self._servicer
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
@@ -282,10 +284,10 @@ async def _answer(call: Callable[[], Awaitable[Any]], context: Any) -> Any:
 
 
 class _KeyCheck(grpc.aio.ServerInterceptor):
-    """Asks every call for the API key, but those that probes make."""
+    """Asks every call for an API key, but those that probes make."""
 
-    def __init__(self, key: str) -> None:
-        self._key = key.encode()
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         """Hand the call on, or refuse it."""
@@ -294,11 +296,13 @@ class _KeyCheck(grpc.aio.ServerInterceptor):
             (name.encode(), value.encode() if isinstance(value, str) else value)
             for name, value in details.invocation_metadata
         )
-        if handler is None or details.method.startswith(OPEN) or holds_key(sent, self._key):
+        if handler is None or details.method.startswith(OPEN) or (refused := self._keys.refuse(sent)) is None:
             return handler
+        unauthenticated, exhausted = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED
+        code = unauthenticated if refused[0] == HTTPStatus.UNAUTHORIZED else exhausted
 
         async def refuse(request: Any, context: Any) -> None:
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, EXPECTED)
+            await context.abort(code, refused[1])
 
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(refuse)

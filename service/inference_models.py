@@ -1,7 +1,8 @@
 """The three models of the inference protocol, over the same pipeline and batcher as the native routes.
 
     encoder      IMAGES UINT8 [n, 224, 224, 3] -> EMBEDDINGS FP32 [n, dim]
-    recommender  IMAGE BYTES [n] (empty: none), USER_ID BYTES [n] (empty: none), K INT32 [1], FILTER BYTES [n] (JSON)
+    recommender  IMAGE BYTES [n] (empty: none), USER_ID BYTES [n] (empty: none), K INT32 [1], FILTER BYTES [n] (JSON),
+                 EVENTS BYTES [n] (JSON, a list as in /recommend)
                  -> ITEM_ID BYTES [n, k], SCORE FP32 [n, k], TIER BYTES [n], RELEASE BYTES [n]
     similar      IMAGE or ITEM_ID BYTES [n], K, FILTER -> ITEM_ID, SCORE
 
@@ -26,8 +27,8 @@ from service.tensors import BYTES, texts
 LARGEST_BATCH = 32
 SIDE = 224
 K = Spec("K", "INT32", (1,), optional=True)
-IMAGE, USER_ID, ITEM_ID, FILTER = (
-    Spec(name, BYTES, (ANY,), optional=True) for name in ("IMAGE", "USER_ID", "ITEM_ID", "FILTER")
+IMAGE, USER_ID, ITEM_ID, FILTER, EVENTS = (
+    Spec(name, BYTES, (ANY,), optional=True) for name in ("IMAGE", "USER_ID", "ITEM_ID", "FILTER", "EVENTS")
 )
 RANKED = (Spec("ITEM_ID", BYTES, (ANY, ANY)), Spec("SCORE", "FP32", (ANY, ANY)))
 SAID = (Spec("TIER", BYTES, (ANY,)), Spec("RELEASE", BYTES, (ANY,)))
@@ -66,7 +67,7 @@ def _recommender(recommend: Ask) -> Model:
         said = {"TIER": texts([a.tier for a in answers]), "RELEASE": texts([a.release for a in answers])}
         return Ran(_ranked(answers, _k(inputs)) | said, answers[0].tier, waited, _degraded(answers))
 
-    return Model("recommender", (IMAGE, USER_ID, K, FILTER), RANKED + SAID, run, LARGEST_BATCH)
+    return Model("recommender", (IMAGE, USER_ID, K, FILTER, EVENTS), RANKED + SAID, run, LARGEST_BATCH)
 
 
 def _similar(recommender: Recommender, batcher: MicroBatcher) -> Model:
@@ -84,7 +85,7 @@ def _similar(recommender: Recommender, batcher: MicroBatcher) -> Model:
 
 def _queries(parse: Callable[..., Any], inputs: Arrays, id_name: str) -> list[Any]:
     """Each row as the native routes would read it. Raises BadQuery, which says in which row."""
-    names = ("IMAGE", id_name, "FILTER")
+    names = ("IMAGE", id_name, "FILTER", "EVENTS")
     sizes = {len(inputs[name]) for name in names if name in inputs}
     if len(sizes) > 1:
         raise Malformed(f"{', '.join(names)} must have as many rows as each other; got {sorted(sizes)}")
@@ -100,14 +101,14 @@ def _k(inputs: Arrays) -> int:
 
 def _parsed(parse: Callable[..., Any], row: int, sent: dict[str, bytes], k: int) -> Any:
     """sent: the row's elements; empty means none."""
-    image, filter = sent.pop("IMAGE", b""), sent.pop("FILTER", b"")
+    image = sent.pop("IMAGE", b"")
+    fields = {name.lower(): sent.pop(name, b"") for name in ("FILTER", "EVENTS")}
     try:
         values: dict[str, Any] = {"k": k} | {name.lower(): given.decode() for name, given in sent.items() if given}
-        if filter:
-            values["filter"] = json.loads(filter)
+        values |= {name: json.loads(text) for name, text in fields.items() if text}
         return parse(values, image=image or None)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is one of them
-        raise Malformed(f"row {row}: ids must be UTF-8 and FILTER JSON ({error})") from error
+        raise Malformed(f"row {row}: ids must be UTF-8, FILTER and EVENTS JSON ({error})") from error
     except BadQuery as error:
         raise type(error)(f"row {row}: {error}", field=error.field) from error
 

@@ -3,6 +3,7 @@
 import math
 import os
 from functools import cache
+from wsgiref.simple_server import WSGIServer
 
 # BentoML sets it for services of several processes; their values lie in files, and each costs three times as much
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
@@ -15,8 +16,10 @@ from prometheus_client import (
     ProcessCollector,
     Summary,
     disable_created_metrics,
+    start_http_server,
 )
 
+from service.errors import VitrineError
 from service.shadow import Comparison
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # half of the page, and nobody asks
@@ -121,6 +124,16 @@ class Metrics:
         self.shadow_seconds = Summary(
             "vitrine_shadow_seconds", "Seconds of a query, both asked in the shadow", ["side"], registry=self.registry
         )
+
+    def serve(self, host: str, port: int) -> WSGIServer:
+        """Answer GET /metrics on a port of its own, in a thread. Raises VitrineError where the port is taken."""
+        try:
+            server, _ = start_http_server(port, addr=host, registry=self.registry)
+        except OSError as error:
+            raise VitrineError(
+                f"the metrics cannot listen on {host} port {port} ({error.strerror}); set VITRINE_METRICS_PORT"
+            ) from error
+        return server
 
     def trial_is(self, release: str, mode: str, state: str) -> None:
         """For `Trial(told=...)`."""

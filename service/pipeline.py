@@ -134,6 +134,7 @@ class Recommender:
                 items,
                 self._describe(each.vector, worth.near, remember=each.query.remember),
                 self.degraded() if each.vector is not None else [],
+                self._unknown(each.query),
             )
             for each, items, worth in zip(asked, ranked, found, strict=True)
         ]
@@ -259,16 +260,29 @@ class Recommender:
             return None
         return replace(shopper, photos=photos)
 
+    def _unknown(self, query: Query) -> list[str]:
+        """Items of the query's events that this release does not hold."""
+        named = dict.fromkeys(event.item_id for event in query.events if event.item_id is not None)
+        return [item for item in named if self.release.items.find(item) is None]
+
     def _photos(self, events: Sequence[Event]) -> np.ndarray | None:
         """Unit vectors of the photos among the events that were not dismissed, or None. Raises BadQuery."""
-        vectors = [event.vector for event in events if event.vector is not None and event.event != DISMISS]
-        if not vectors:
+        sent = [event for event in events if event.vector is not None and event.event != DISMISS]
+        if not sent:
             return None
         encoder = self.release.manifest.encoder
         if encoder is None:
             raise BadQuery(
                 "this release was made from a catalogue without pictures: it knows no vectors", field="events"
             )
+        others = {str(event.encoder)[:12] for event in sent if event.encoder != encoder["fingerprint"]}
+        if others:
+            raise BadQuery(
+                f"events: a vector was made by encoder {', '.join(sorted(others))}, and release {self.release.number} "
+                f"has encoder {encoder['fingerprint'][:12]}: they cannot be compared; send the photo again",
+                field="events",
+            )
+        vectors = [event.vector for event in sent if event.vector is not None]
         if any(len(vector) != encoder["dim"] for vector in vectors):
             raise BadQuery(
                 f"events: a vector of this release has {encoder['dim']} numbers; got {[len(v) for v in vectors]}",
@@ -385,7 +399,10 @@ class Recommender:
             "in_catalogue": bool(near.cosines.max(initial=-1) >= threshold),
         }
         if remember:  # the photo itself is not kept: who sends this event along next time is known by its vector
-            described["event"] = {"event": "view", "vector": [round(float(part), 4) for part in vector]}
+            assert self.release.manifest.encoder is not None, "it made the vector"
+            kept = [round(float(part), 4) for part in vector]
+            encoder = self.release.manifest.encoder["fingerprint"]
+            described["event"] = {"event": "view", "vector": kept, "encoder": encoder}
         return described
 
     @contextmanager

@@ -17,12 +17,14 @@ EVENTS = ("view", "like", "cart", "purchase", "dismiss")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that a shopper did: to an item, or the sending of a photo, which is known by its vector."""
+    """One thing that a shopper did: to an item, or the sending of a photo, which is known by its vector and by the
+    fingerprint of the encoder that made it."""
 
     item_id: str | None
     event: str = "view"
     timestamp: float | None = None
     vector: tuple[float, ...] | None = None
+    encoder: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +153,10 @@ def _event(value: Any, position: int) -> Event:
         value = {key: given for key, given in value.items() if given is not None}
     if not isinstance(value, Mapping) or ("item_id" in value) == ("vector" in value):
         raise BadQuery(f"{name} must be an object with an item_id or a vector; got {shown(value)}", field="events")
-    if unknown := sorted(set(value) - {"item_id", "vector", "event", "timestamp"}):
+    if unknown := sorted(set(value) - {"item_id", "vector", "encoder", "event", "timestamp"}):
         raise BadQuery(
-            f"{name}: unknown field {shown(unknown[0])}; there are item_id, vector, event, timestamp", field="events"
+            f"{name}: unknown field {shown(unknown[0])}; there are item_id, vector, encoder, event, timestamp",
+            field="events",
         )
     event = value.get("event") or "view"
     if event not in EVENTS:
@@ -163,7 +166,12 @@ def _event(value: Any, position: int) -> Event:
     if not finite:
         raise BadQuery(f"{name}: timestamp must be seconds since 1970; got {shown(timestamp)}", field="events")
     if "vector" in value:
-        return Event(None, event, timestamp, _vector(value["vector"], name))
+        if not isinstance(encoder := value.get("encoder"), str):
+            raise BadQuery(
+                f"{name}: a vector comes with its `encoder`, as `remember` gave both; got {shown(encoder)}",
+                field="events",
+            )
+        return Event(None, event, timestamp, _vector(value["vector"], name), encoder)
     return Event(check_id(value["item_id"], f"{name}.item_id"), event, timestamp)
 
 

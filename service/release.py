@@ -12,12 +12,14 @@ interactions.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from service.errors import ReleaseDamaged, ReleaseMismatch, ReleaseTooNew, shown
 from service.images import Preprocessing
@@ -25,9 +27,10 @@ from service.index import EF_SEARCH, Index
 from service.items import Items, Thumbnails
 from service.profiles import Segments
 from service.ranker import Blend, Ranker
+from service.signing import MANIFEST as MANIFEST
+from service.signing import SIGNATURE, require_trusted
 
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +111,12 @@ class Release:
     segments: Segments | None = None
 
     @classmethod
-    def open(cls, path: Path | str) -> "Release":
-        """Verify and open. Raises ReleaseDamaged, ReleaseMismatch, ReleaseTooNew."""
+    def open(cls, path: Path | str, *, trusted: Sequence[Ed25519PublicKey] = ()) -> "Release":
+        """Verify and open. trusted: keys of which one must have signed it; none: whoever.
+
+        Raises ReleaseDamaged, ReleaseMismatch, ReleaseTooNew, ReleaseUntrusted."""
         path = Path(path)
-        manifest = Manifest.read(path)
-        verify(path, manifest)
+        manifest = verify(path, trusted=trusted)
         try:
             return cls._open_parts(path, manifest)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -180,19 +184,26 @@ class Release:
 
 
 def resolve(path: Path) -> Path:
-    """The folder of a release: `path` itself, or what the file `path` names, by a number or path beside it.
+    """The folder of a release: `path` itself, or the one beside the file `path` whose number it holds.
 
     Raises ReleaseDamaged."""
     if not path.is_file():
         return path
     said = path.read_text(errors="replace").strip()
-    if not said or "\n" in said:
+    if not re.fullmatch("[0-9]{1,18}", said):
         raise ReleaseDamaged(f"{path} must hold the number of a release beside it, such as 7; it holds {shown(said)}")
     return path.parent / said
 
 
-def verify(folder: Path, manifest: Manifest) -> None:
-    """Compare what is there with what the manifest lists. Raises ReleaseDamaged naming missing, extra and changed."""
+def verify(folder: Path, *, trusted: Sequence[Ed25519PublicKey] = ()) -> Manifest:
+    """The manifest of a release, once its signature and every file were found to be as they should. What the signature
+    covers is looked at before anything is parsed; no file may be a link, which could lead out of the folder.
+
+    Raises ReleaseUntrusted, ReleaseTooNew, ReleaseDamaged naming what is missing, extra and changed."""
+    require_trusted(folder, trusted)
+    manifest = Manifest.read(folder)
+    if links := sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink()):
+        raise ReleaseDamaged(f"{folder} holds links ({', '.join(links[:5])}); a release is plain files: copy them in")
     found = {str(path.relative_to(folder)): path for path in _files(folder)}
     missing = sorted(set(manifest.files) - set(found))
     extra = sorted(set(found) - set(manifest.files))
@@ -205,6 +216,7 @@ def verify(folder: Path, manifest: Manifest) -> None:
         lists = (("missing", missing), ("extra", extra), ("changed", changed))
         said = "; ".join(f"{what}: {', '.join(names)}" for what, names in lists if names)
         raise ReleaseDamaged(f"{folder} is not as it was sealed ({said}); fetch or make it again")
+    return manifest
 
 
 def list_files(folder: Path) -> dict[str, dict[str, Any]]:
@@ -222,7 +234,8 @@ def digest(path: Path) -> str:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    sealing = (folder / MANIFEST, folder / SIGNATURE)
+    return (path for path in folder.rglob("*") if path.is_file() and path not in sealing)
 
 
 def encoder_file(precision: str) -> str:

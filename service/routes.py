@@ -4,17 +4,14 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from service.errors import BadQuery
-from service.metrics import Metrics
 from service.pipeline import Recommender
 from service.problems import problem_of
-from service.queries import check_id
 
 # BentoML's own page reports to an analytics service; its copy of Swagger does not
 SWAGGER_PAGE = """<!doctype html>
@@ -30,7 +27,7 @@ SWAGGER_PAGE = """<!doctype html>
 
 
 def create_app(
-    recommender: Callable[[], Recommender], metrics: Metrics, endpoints: Callable[[], dict[str, Any]],
+    recommender: Callable[[], Recommender], endpoints: Callable[[], dict[str, Any]],
     candidate: Callable[[], dict[str, Any] | None], also: Sequence[Route] = (),
 ) -> Starlette:  # fmt: skip
     """recommender: called once a request, since it is loaded after the routes are made;
@@ -51,18 +48,11 @@ def create_app(
         headers = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
         return Response(jpeg, media_type="image/jpeg", headers=headers)
 
-    def profile(request: Request) -> Response:
-        user_id = check_id(request.path_params["user_id"], "user_id")
-        return JSONResponse(dataclasses.asdict(recommender().profile(user_id)))
-
     def release(request: Request) -> Response:
         described = dataclasses.asdict(recommender().release.manifest)
         described.pop("files")
         described |= {"release": recommender().release.number, "candidate": candidate()}
         return JSONResponse(described)
-
-    def scrape(request: Request) -> Response:
-        return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def document(request: Request) -> Response:
         return JSONResponse(_with_routes(endpoints(), app.routes))
@@ -79,9 +69,7 @@ def create_app(
             # the longer path first: an item id may hold slashes
             Route("/items/{item_id:path}/picture", picture, methods=["GET"], name="Picture of an item (JPEG)"),
             Route("/items/{item_id:path}", item, methods=["GET"], name="Title, category, attributes of an item"),
-            Route("/users/{user_id:path}/profile", profile, methods=["GET"], name="What is held about a shopper"),
             Route("/release", release, methods=["GET"], name="What is being served"),
-            Route("/metrics", scrape, methods=["GET"], name="Prometheus metrics"),
             Route("/docs.json", document, methods=["GET"], name="This document"),
             Route("/", page, methods=["GET"], name="Swagger over this document"),
             *also,
@@ -97,7 +85,7 @@ _INFERENCE_ERROR = {"application/json": {"schema": {"type": "object", "propertie
 
 def _with_routes(document: dict[str, Any], routes: list[Any]) -> dict[str, Any]:
     """Add the mounted routes to BentoML's document, and say what every error looks like."""
-    paths = dict(document["paths"])
+    paths = {path: said for path, said in document["paths"].items() if path != "/metrics"}  # which is off
     for route in routes:
         path = route.path.replace(":path", "").replace(":int", "")
         parameters = [

@@ -24,6 +24,7 @@ from service.queries import Query, SimilarQuery
 from service.ranker import DEFAULT_USER_KEY
 from service.release import Release
 from service.settings import Settings
+from service.signing import read_trusted
 from service.triton import LANES, Address, Fallback, Triton
 from service.triton_server import TritonServer
 from service.wire import EmbeddingOut, to_json
@@ -93,7 +94,7 @@ def open_serving(path: Path, settings: Settings, metrics: Metrics) -> Serving:
 
     Raises ReleaseError, EncoderUnavailable, EncoderAway."""
     began = time.perf_counter()
-    release = Release.open(path)
+    release = Release.open(path, trusted=read_trusted(settings.trusted_keys))
     cpus = settings.threads or available_cpus()
     # one lane more than there are cores: while one waits for the interpreter's lock, another uses its core
     opened = _Opened(None, "", "fp32", cpus + 1)

@@ -1,20 +1,37 @@
 """Everything that can be set from outside, in one place: environment variables with the prefix VITRINE_."""
 
+import difflib
+import os
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from service.encoder import AUTO, CHOICES, PRECISIONS
+from service.errors import UnsafeSettings
 from service.images import MAX_PIXELS
 from service.ranker import DEFAULT_USER_KEY
+
+PREFIX = "VITRINE_"
+# what Kubernetes writes into pods beside a Service called vitrine
+OF_SERVICES = re.compile(f"{PREFIX}(SERVICE|PORT)(_|$)")
+
+
+class ApiKey(BaseModel):
+    """One of several API keys."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str = Field(min_length=8)
+    rate: float | None = Field(None, gt=0)
 
 
 class Settings(BaseSettings):
     """Made by `service/app.py` and the command line only; `service/serving.py` gets them, all else gets arguments."""
 
-    model_config = SettingsConfigDict(env_prefix="VITRINE_")
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     release: Path = Field(
         Path("releases/1"), description="folder of the release to serve, or a file beside it with its number, watched"
@@ -45,7 +62,17 @@ class Settings(BaseSettings):
     deadline: float = Field(5.0, gt=0, description="seconds from its whole body to an answer, else 503")
     grpc_host: str = Field("127.0.0.1", description="address that gRPC listens on")
     grpc_port: int = Field(3001, ge=0, lt=65536, description="port of gRPC; 0: none")
+    metrics_host: str = Field("127.0.0.1", description="address that Prometheus finds /metrics on")
+    metrics_port: int = Field(3002, ge=0, lt=65536, description="port of /metrics; 0: none")
     api_key: str | None = Field(None, min_length=8, description="secret that every request but a probe's must send")
+    api_keys: dict[str, ApiKey] = Field(
+        {}, description='several, by name, as JSON: {"shop": {"key": "...", "rate": 50}}; rate: requests a second'
+    )
+    allow_anonymous: bool = Field(False, description="serve other machines without an API key")
+    trusted_keys: Path | None = Field(
+        None, description="PEM file, or folder, of public keys; releases that none of them signed are refused"
+    )
+    signing_key: Path | None = Field(None, description="PEM file of the private key that vitrine train signs with")
     tls_certificate: Path | None = Field(None, description="PEM file; with tls_key, HTTP and gRPC are served over TLS")
     tls_key: Path | None = Field(None, description="PEM file")
     drain: float = Field(2.0, ge=0, description="seconds after SIGTERM in which callers are asked to leave")
@@ -64,3 +91,24 @@ class Settings(BaseSettings):
     traces_share: float = Field(0.05, ge=0, le=1, description="of the requests whose callers have not decided")
     recall_every: float = Field(60.0, ge=0, description="seconds between probes of the index's recall; 0: none")
     precision: str = Field(AUTO, description=f"of the encoder: {', '.join((AUTO, *PRECISIONS))}, if in the release")
+
+    @classmethod
+    def read(cls) -> "Settings":
+        """From the environment. Raises UnsafeSettings that names what is wrong, and repeats no value: it may be a
+        secret."""
+        try:
+            return cls()
+        except ValidationError as error:
+            wrong = [f"{PREFIX}{'.'.join(map(str, each['loc'])).upper()}: {each['msg']}" for each in error.errors()]
+            raise UnsafeSettings("; ".join(wrong)) from None
+        except SettingsError as error:
+            field = re.search('field "(.*?)"', str(error))
+            raise UnsafeSettings(f"{PREFIX}{field[1].upper() if field else '...'}: expected JSON") from None
+
+    @classmethod
+    def mistyped(cls) -> list[str]:
+        """Variables of the environment that look like settings and are none, each with the one that may be meant."""
+        known = [PREFIX + name.upper() for name in cls.model_fields]
+        unknown = [name for name in sorted(os.environ) if name.startswith(PREFIX) and name not in known]
+        meant = {name: difflib.get_close_matches(name, known, n=1) for name in unknown if not OF_SERVICES.match(name)}
+        return [f"{name} is no setting" + (f"; is {near[0]} meant?" if near else "") for name, near in meant.items()]

@@ -12,8 +12,8 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from service.errors import NotFound, VitrineError, shown
@@ -58,12 +58,29 @@ class Switch:
         folder = self.current.recommender.release.path.parent / number
         if not folder.is_dir():
             raise NotFound(f"there is no release {number} beside release {self.current.number}", field="release")
-        new = self._take(folder)
-        if self._path.is_file():
-            aside = self._path.with_name(f".{self._path.name}.part")
-            aside.write_text(f"{number}\n")
-            aside.replace(self._path)
-        return new
+        with self._pointing(number):
+            return self._take(folder)
+
+    @contextmanager
+    def _pointing(self, number: str) -> Iterator[None]:
+        """Have the pointer, if there is one, name the release before it answers, so that a crash in between starts with
+        what was asked for; and what it named before where the new one cannot answer."""
+        before = self._pointer()
+        if before is not None:
+            self._said = f"{number}\n"  # the watching thread has nothing to do
+            self._point(self._said)
+        try:
+            yield
+        except BaseException:
+            if before is not None:
+                self._said = before
+                self._point(before)
+            raise
+
+    def _point(self, text: str) -> None:
+        aside = self._path.with_name(f".{self._path.name}.part")
+        aside.write_text(text)
+        aside.replace(self._path)
 
     def close(self) -> None:
         """Watch no longer."""

@@ -51,6 +51,7 @@ class EventIn(BaseModel):
 
     item_id: str | None = None
     vector: list[float] | None = Field(None, description="in place of an item: of a photo, as `remember` gave it")
+    encoder: str | None = Field(None, description="beside a vector: the encoder that made it, as `remember` gave it")
     event: str = Field("view", description="view, like, cart, purchase or dismiss")
     timestamp: float | None = Field(None, description="seconds since 1970")
 
@@ -128,6 +129,7 @@ class RecommendationOut(BaseModel):
     items: list[ItemOut]
     query: PictureOut | None
     degraded: list[str] = Field(description="`encoder`: Triton was away, and the service encoded by itself")
+    unknown_items: list[str] = Field(description="items of the events that this release does not hold")
 
 
 class EmbeddingOut(BaseModel):

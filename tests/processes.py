@@ -42,7 +42,12 @@ class Service:
     process: subprocess.Popen
     http: httpx.Client
     grpc: str
+    metrics: int  # port of /metrics
     log: Path
+
+    def metrics_page(self) -> str:
+        """What Prometheus reads."""
+        return httpx.get(f"http://127.0.0.1:{self.metrics}/metrics", timeout=10).text
 
     @property
     def address(self) -> str:
@@ -59,7 +64,7 @@ class Service:
 
     def metric(self, name: str) -> float:
         """The value of a metric, with its labels as `/metrics` writes them; 0 where it is not there."""
-        lines = self.http.get("/metrics").text.splitlines()
+        lines = self.metrics_page().splitlines()
         return float(next((line.rpartition(" ")[2] for line in lines if line.startswith(f"{name} ")), 0))
 
 
@@ -68,10 +73,10 @@ def serve(
     release: Path, home: Path, environment: Mapping[str, str] | None = None, *, verify: Path | None = None
 ) -> Iterator[Service]:
     """`vitrine serve` on free ports, ready; ended with SIGTERM. verify: the certificate that TLS is checked with."""
-    port, grpc_port = free_port(), free_port()
+    port, grpc_port, metrics_port = free_port(), free_port(), free_port()
     home.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "training", "serve", str(release), "--port", str(port)]
-    command += ["--grpc-port", str(grpc_port)]
+    command += ["--grpc-port", str(grpc_port), "--metrics-port", str(metrics_port)]
     log = home / "log"
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -81,7 +86,7 @@ def serve(
         url = f"{'https' if verify else 'http'}://127.0.0.1:{port}"
         try:
             with httpx.Client(base_url=url, timeout=30, verify=str(verify) if verify else True) as client:
-                service = Service(process, client, f"127.0.0.1:{grpc_port}", log)
+                service = Service(process, client, f"127.0.0.1:{grpc_port}", metrics_port, log)
                 wait_until(service.ready, log=log)
                 yield service
         finally:

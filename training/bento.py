@@ -14,11 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
-os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
-
 import bentoml
+import jinja2
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 

@@ -1,10 +1,7 @@
 """The `vitrine` command. Its verbs: cli_train.py makes releases, cli_release.py looks at them, cli_promote.py promotes
 them, cli_package.py packs them for other machines, cli_triton.py readies them for Triton."""
 
-import os
 import sys
-
-os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 from rich.console import Console
 from rich.text import Text

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from rich.table import Column, Table
@@ -220,7 +221,7 @@ def diff(
 
     registry = open_registry(releases)
     folders = [registry.fetch(number, releases) for number in (first, second)]
-    found = compare(folders[0], folders[1], out_file, user_key=Settings().user_key)
+    found = compare(folders[0], folders[1], out_file, user_key=Settings.read().user_key)
     if as_json:
         print(json.dumps({**asdict(found), "page": str(out_file)}, indent=1))
         return
@@ -240,6 +241,7 @@ def diff(
 )
 def shadow_report(
     service: Annotated[list[str], typer.Argument(help="URLs of running services with a candidate")],
+    metrics_port: Annotated[int, typer.Option(help="Port of /metrics of each")] = 3002,
     out_file: Annotated[Path | None, typer.Option("--out", help="JSON to write, for promote --shadow-report")] = None,
     thresholds: ThresholdsFile = None,
     as_json: AsJson = False,
@@ -250,7 +252,9 @@ def shadow_report(
     from training.shadow import judge
 
     urls, limits = [url.rstrip("/") for url in service], read_thresholds(thresholds)["shadow"]
-    verdict = judge([get_json(f"{url}/release") for url in urls], [get_text(f"{url}/metrics") for url in urls], limits)
+    verdict = judge(
+        [get_json(f"{url}/release") for url in urls], [get_text(_metrics_of(url, metrics_port)) for url in urls], limits
+    )
     if out_file is not None:
         verdict.save(out_file)
     if as_json:
@@ -264,6 +268,12 @@ def shadow_report(
             table.add_row(line.name, f"{line.value:.4g}", line.bound, passed)
         out.print(table)
     raise typer.Exit(1 if verdict.failed else 0)
+
+
+def _metrics_of(url: str, port: int) -> str:
+    """Where a service has its metrics: on the same host, by plain HTTP."""
+    host = urlsplit(url).hostname or ""
+    return f"http://[{host}]:{port}/metrics" if ":" in host else f"http://{host}:{port}/metrics"
 
 
 def _gate(
@@ -287,7 +297,7 @@ def _gate(
         raise VitrineError(
             f"there is no fresh gate result of release {number}: say what to ask it with --catalogue FOLDER"
         )
-    report = gates.run(release, production, read(catalogue), limits, user_key=Settings().user_key)
+    report = gates.run(release, production, read(catalogue), limits, user_key=Settings.read().user_key)
     return report, report.save(folder)
 
 

@@ -62,7 +62,7 @@ def evaluate(
             raise VitrineError(f"--retrain {retrain}: expected {' or '.join(PROTOCOLS[1:])}")
         again = train_again(
             recommender.release.manifest, catalogue, out_folder / "releases", protocol=retrain, weights=weights,
-            user_key=Settings().user_key,
+            user_key=Settings.read().user_key,
         )  # fmt: skip
         recommender = open_recommender(again)
     measured = evaluation.evaluate(
@@ -220,12 +220,16 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to bind")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="HTTP port")] = 3000,
     grpc_port: Annotated[int, typer.Option(min=0, help="gRPC port; 0: none")] = 3001,
+    metrics_port: Annotated[
+        int, typer.Option(min=0, envvar="VITRINE_METRICS_PORT", help="Port of /metrics, for Prometheus; 0: none")
+    ] = 3002,
 ) -> None:
     """Serve a release over HTTP and gRPC until interrupted. The page at / tries the routes out."""
-    for option, number in (("--port", port), ("--grpc-port", grpc_port)):
+    for option, number in (("--port", port), ("--grpc-port", grpc_port), ("--metrics-port", metrics_port)):
         _require_free(option, host, number)
     os.environ |= {
-        "VITRINE_RELEASE": str(release.resolve()), "VITRINE_GRPC_HOST": host, "VITRINE_GRPC_PORT": str(grpc_port)
+        "VITRINE_RELEASE": str(release.resolve()), "VITRINE_GRPC_HOST": host, "VITRINE_GRPC_PORT": str(grpc_port),
+        "VITRINE_METRICS_HOST": host, "VITRINE_METRICS_PORT": str(metrics_port),
     }  # fmt: skip
     for library in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(library, "1")  # service.app says why; here it stands before numpy is loaded

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from service.errors import VitrineError
 from service.settings import Settings
+from service.signing import read_key
 from training.console import AsJson, CataloguePath, app, open_registry, out
 
 
@@ -152,6 +153,9 @@ def train(
         raise VitrineError(f"--only {only}: no such stage; there are {', '.join(STAGES)}")
     if wrong := sorted(set(precision or ()) - set(PRECISIONS)):
         raise VitrineError(f"--precision {wrong[0]}: expected {', '.join(PRECISIONS)}")
+    settings = Settings.read()
+    if settings.signing_key is not None:
+        read_key(settings.signing_key)  # said now, in place of after the training
     confidences = {} if confidence is None else _confidences(confidence)
     require_folder(catalogue)
     # torch and numba: seconds, which no mistake should have to wait for
@@ -175,7 +179,8 @@ def train(
                 releases, factors=factors, sweeps=sweeps, regularisation=regularisation, unobserved=unobserved,
                 half_life=half_life, confidences=confidences, seed=seed,
             ),
-            user_key=Settings().user_key,
+            user_key=settings.user_key,
+            signing_key=settings.signing_key,
             choose=regularisation is None and unobserved is None and not (releases / TUNED).exists(),
             only=only,
             precisions=tuple(name for name in PRECISIONS[1:] if name in (precision or ())),

@@ -56,8 +56,8 @@ def prune_repository(
     named = {int(path.name) for path in releases.iterdir() if path.name.isdigit()} | set(pinned or ())
     if os.environ.get("MLFLOW_TRACKING_URI") or (releases / ".registry").exists():
         named |= set(open_registry(releases).aliases().values())
-    if Settings().release.name.isdigit():
-        named.add(int(Settings().release.name))
+    if Settings.read().release.name.isdigit():
+        named.add(int(Settings.read().release.name))
     removed = [str(path) for path in prune(repository, named, dry_run=dry_run)]
     if as_json:
         print(json.dumps({"removed": removed, "kept": sorted(named), "dry_run": dry_run}))
@@ -91,6 +91,6 @@ def export_tensorrt(
         raise VitrineError(f"--precision {precision}: expected {' or '.join(tensorrt.PRECISIONS)}")
     found = tensorrt.export(
         release, read(catalogue), model_repository, plans=plans, toolkit=tensorrt.find_toolkit(), precision=precision,
-        least_overlap=least_overlap, user_key=Settings().user_key,
+        least_overlap=least_overlap, user_key=Settings.read().user_key,
     )  # fmt: skip
     print(json.dumps(found) if as_json else found["installed"])

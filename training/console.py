@@ -14,6 +14,7 @@ from rich.text import Text
 
 from service.errors import VitrineError
 from service.settings import Settings
+from service.signing import read_trusted
 
 app = typer.Typer(
     help="Visual recommendation: train a release, look at it, serve it.",
@@ -44,7 +45,9 @@ def open_recommender(release: Path) -> Any:
     from service.pipeline import Recommender
     from service.release import Release
 
-    recommender = Recommender(Release.open(release), user_key=Settings().user_key)
+    settings = Settings.read()
+    trusted = read_trusted(settings.trusted_keys)
+    recommender = Recommender(Release.open(release, trusted=trusted), user_key=settings.user_key)
     recommender.prove()
     return recommender
 
@@ -56,7 +59,8 @@ def open_registry(releases: Path, *, begin: bool = False) -> Any:
     from training.registry import Registry, local
 
     uri = os.environ.get("MLFLOW_TRACKING_URI")
-    registry = Registry(uri) if uri else local(releases, begin=begin)
+    trusted = read_trusted(Settings.read().trusted_keys)
+    registry = Registry(uri, trusted=trusted) if uri else local(releases, begin=begin, trusted=trusted)
     registry.reconcile(releases)
     promotion.reconcile(registry)
     return registry
@@ -72,7 +76,7 @@ def get_json(url: str) -> Any:
 
 def get_text(url: str) -> str:
     """The same as text."""
-    key = Settings().api_key
+    key = Settings.read().api_key
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:

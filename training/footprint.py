@@ -8,7 +8,7 @@ from service.release import Release
 from service.settings import Settings
 
 if __name__ == "__main__":
-    Recommender(Release.open(sys.argv[1]), user_key=Settings().user_key).prove()
+    Recommender(Release.open(sys.argv[1]), user_key=Settings.read().user_key).prove()
     # getrusage would count what the parent held when it began this process
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     print(int(status["VmHWM"].split()[0]) * 1024)

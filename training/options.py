@@ -19,6 +19,7 @@ class Options:
     encoder: EncoderParameters
     ranker: RankerParameters
     user_key: str
+    signing_key: Path | None = None  # that the release is signed with
     only: str | None = None
     split_column: str | None = None
     test_from: int | None = None

@@ -19,6 +19,7 @@ from service.items import PICTURED, POPULARITY
 from service.pipeline import Recommender
 from service.queries import Event, Query
 from service.release import GoldenCase, Manifest, Release, digest, encoder_file, golden_file, list_files
+from service.signing import sign
 from training.catalogue import Catalogue
 from training.precisions import answered, chain_overlaps, refusal
 from training.progress import say, track
@@ -46,12 +47,12 @@ class Parts:
 
 
 def package(
-    parts: Parts, releases: Path, *, number: int, user_key: str,
+    parts: Parts, releases: Path, *, number: int, user_key: str, signing_key: Path | None = None,
     report: Callable[[Recommender, Path], dict[str, Any]],
 ) -> Path:  # fmt: skip
     """Write a release aside, prove and evaluate it, and rename it to its number. Returns its path.
 
-    number: one that nobody else has, as `numbers.take` gives it;
+    number: one that nobody else has, as `numbers.take` gives it; signing_key: PEM file of the key that signs it;
     report: evaluates the release into a folder and returns the metrics for the manifest."""
     aside = releases / f".writing-{number}"
     try:
@@ -76,6 +77,8 @@ def package(
         seal(aside, replace(manifest, metrics=metrics))
         for name in ("fp32", *others):
             Recommender(Release.open(aside), precision=name, user_key=user_key).prove()
+        if signing_key is not None:
+            say(f"signed with key {sign(aside, signing_key)}")
         finished = releases / str(number)
         aside.replace(finished)
     except BaseException:

@@ -13,16 +13,16 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # its seven take minutes to say that nobody answers
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -59,10 +59,12 @@ class Registered:
 class Registry:
     """Releases by their numbers, and aliases. Raises RegistryError where MLflow cannot be asked."""
 
-    def __init__(self, uri: str, *, artefacts: Path | None = None) -> None:
-        """uri: as MLFLOW_TRACKING_URI; artefacts: where a new registry keeps files, None for what the server says."""
+    def __init__(self, uri: str, *, artefacts: Path | None = None, trusted: Sequence[Ed25519PublicKey] = ()) -> None:
+        """uri: as MLFLOW_TRACKING_URI; artefacts: where a new registry keeps files, None for what the server says;
+        trusted: keys of which one must have signed what is fetched; none: whoever."""
         self.uri = uri
         self._artefacts = artefacts
+        self._trusted = trusted
         with _first_use(uri):
             self.mlflow_client: Any = _Client(uri)
             self._experiments = {name: self._experiment(name) for name in (TRAINING, PROMOTIONS)}
@@ -143,7 +145,7 @@ class Registry:
         if not folder.exists():
             self._download(registered, folder)
         self._require_same(folder, registered)
-        verify(folder, Manifest.read(folder))
+        verify(folder, trusted=self._trusted)
         return folder
 
     def reconcile(self, releases: Path) -> None:
@@ -218,7 +220,7 @@ class Registry:
                 self.mlflow_client.download_artifacts(registered.run_id, ARTEFACT, str(aside))
             fetched = aside / ARTEFACT
             self._require_same(fetched, registered)
-            Release.open(fetched)
+            Release.open(fetched, trusted=self._trusted)
             claim(folder.parent, registered.number)
             fetched.replace(folder)
         finally:
@@ -255,8 +257,9 @@ class _Client:
         return ask
 
 
-def local(releases: Path, *, begin: bool = True) -> Registry:
-    """The registry beside the releases, where no server is named. begin: also where there is none yet.
+def local(releases: Path, *, begin: bool = True, trusted: Sequence[Ed25519PublicKey] = ()) -> Registry:
+    """The registry beside the releases, where no server is named. begin: also where there is none yet; trusted: as
+    `Registry` has it.
 
     Raises RegistryError."""
     place = releases.resolve() / ".registry"
@@ -265,7 +268,7 @@ def local(releases: Path, *, begin: bool = True) -> Registry:
             f"{releases} has no registry: vitrine train begins one; or name one by --releases or MLFLOW_TRACKING_URI"
         )
     place.mkdir(parents=True, exist_ok=True)
-    return Registry(f"sqlite:///{place / 'mlflow.db'}", artefacts=place / "artefacts")
+    return Registry(f"sqlite:///{place / 'mlflow.db'}", artefacts=place / "artefacts", trusted=trusted)
 
 
 def owner() -> dict[str, str]:

@@ -23,7 +23,7 @@ def install(release: Path, repository: Path) -> Path:
 
     Raises ReleaseDamaged, and ReleaseMismatch where another network has its number."""
     manifest = Manifest.read(release)
-    verify(release, manifest)
+    verify(release)
     if manifest.encoder is None:
         raise ReleaseMismatch(f"{release} was made from a catalogue without pictures: it has no encoder to install")
     return put(release / "encoder.onnx", "model.onnx", repository / MODEL, manifest.release, config=CONFIG.read_text())

@@ -349,7 +349,12 @@ class _Run:
             path = options.releases / str(number)
             if not path.exists():
                 path = package.package(
-                    parts, options.releases, number=number, user_key=options.user_key, report=self._report
+                    parts,
+                    options.releases,
+                    number=number,
+                    user_key=options.user_key,
+                    signing_key=options.signing_key,
+                    report=self._report,
                 )
             if self.registry is not None:
                 self.registry.add(path)

@@ -14,6 +14,7 @@ from tests.processes import HOME
 from tests.team import QUICK, Team
 
 KEPT = HOME / ".container"
+DEV_USER_KEY = "known-to-all-who-read-this"  # of k8s/overlays/dev
 BASE = "docker.io/library/python:3.11-slim"
 # what is slow about release 2: an encoder with eight times the work, and little learnt
 SLOW = (*QUICK, "--backbone", "resnet18", "--epochs", "1")
@@ -39,7 +40,7 @@ def everything_is_here() -> None:
 @pytest.fixture(scope="session")
 def team(everything_is_here: None) -> Team:
     """Releases 1 and 2, of which 2 is slow, in a registry."""
-    made = Team(KEPT, BENTOML_HOME=str(KEPT / "bentoml"))
+    made = Team(KEPT, BENTOML_HOME=str(KEPT / "bentoml"), VITRINE_USER_KEY=DEV_USER_KEY)
     shop = KEPT / "boutique"
     if not shop.exists():
         drawn = [sys.executable, "-m", "training", "demo-data", str(shop), "--items", "144", "--shoppers", "200"]

@@ -58,6 +58,11 @@ class Pod:
         return f"http://127.0.0.1:{self.ports['http']}"
 
     @property
+    def metrics(self) -> str:
+        """Where Prometheus finds its metrics."""
+        return f"http://127.0.0.1:{self.ports['metrics']}"
+
+    @property
     def container(self) -> str:
         """The name that podman gives the one that stays."""
         pod = next(each for each in self.manifests if each["kind"] == "Pod")

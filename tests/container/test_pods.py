@@ -25,7 +25,7 @@ PATIENCE = 20  # seconds in which a release that is whole has long been ready
 
 def metric(made: Pod, name: str) -> float:
     """A value of its /metrics."""
-    lines = httpx.get(f"{made.http}/metrics").text.splitlines()
+    lines = httpx.get(f"{made.metrics}/metrics").text.splitlines()
     return float(next((line.rpartition(" ")[2] for line in lines if line.startswith(f"{name} ")), "nan"))
 
 

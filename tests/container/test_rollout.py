@@ -29,7 +29,7 @@ def recorded(pods: list[Pod]) -> Iterator[dict[str, list[str]]]:
         while not ending.wait(1):
             for each in pods:
                 try:
-                    pages[each.name].append(httpx.get(f"{each.http}/metrics", timeout=5).text)
+                    pages[each.name].append(httpx.get(f"{each.metrics}/metrics", timeout=5).text)
                 except httpx.TransportError:  # not there yet, or no more
                     pages[each.name].append("")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.release import MANIFEST, Manifest, digest, verify
+from service.release import MANIFEST, digest, verify
 from tests.processes import HOME, free_port, mlflow, serve, wait_until
 from tests.shop import catalogues
 from tests.team import QUICK, Team
@@ -23,6 +23,7 @@ from training.registry import Registry, local
 pytestmark = pytest.mark.slow
 # three epochs teach the encoder next to nothing, which differs each time
 LIMITS = "[pictures]\nleast_share = 0.5\n[cost]\nmost_latency = 10\n[shadow]\nfewest = 50\nmost_latency = 10\n"
+USER_KEY = "of this test alone"
 OVERLAY = 'images:\n  - name: vitrine\n    newTag: "1"\n'
 
 
@@ -72,7 +73,17 @@ def test_a_teams_month(month: tuple[Path, Path, Path], tmp_path: Path) -> None:
             counted = 'vitrine_shadow_queries_total{outcome="answered"}'
             wait_until(lambda: service.metric(counted) == 60, log=service.log)
             seen = tmp_path / "shadow.json"
-            report = [sys.executable, "-m", "training", "shadow-report", str(service.http.base_url), "--out", str(seen)]
+            report = [
+                sys.executable,
+                "-m",
+                "training",
+                "shadow-report",
+                str(service.http.base_url),
+                "--out",
+                str(seen),
+                "--metrics-port",
+                str(service.metrics),
+            ]
             subprocess.run([*report, "--thresholds", str(limits)], cwd=HOME, check=True, stdout=subprocess.DEVNULL)
         team.run("promote", 2, "--to", "canary", "--reason", "it ranks alike", "--shadow-report", seen, *judged)
         note(production=1, staging=2, canary=2)
@@ -146,7 +157,7 @@ def test_a_command_that_is_killed_leaves_the_state_before_or_after(
     team.run("promote", 1, "--to", "production", "--reason", "the first", "--catalogue", today)
     shutil.rmtree(team.releases / "1")
     team.run("pull", 1)
-    team.run("bento", 1, "--out", tmp_path / "dist")
+    team.run("bento", 1, "--out", tmp_path / "dist", "--default-user-key")
     team.run("history")
     team.took["rollback"] = team.took["history"]
     draw = random.Random(7)
@@ -162,7 +173,7 @@ def test_a_command_that_is_killed_leaves_the_state_before_or_after(
         assert local(team.releases).aliases()["production"] == newest
         shutil.rmtree(team.releases / str(newest))
         kills += strike(team, models, draw, ["pull", newest])
-        kills += strike(team, models, draw, ["bento", newest, "--out", tmp_path / "dist"])
+        kills += strike(team, models, draw, ["bento", newest, "--out", tmp_path / "dist", "--default-user-key"])
         assert (tmp_path / "dist" / f"vitrine-{newest}.bento").exists()
         turn += 1
     before = promotion.before(promotion.history(local(team.releases)), "production")
@@ -184,7 +195,7 @@ def require_whole(team: Team, models: Path, *, reconciled: bool = False) -> None
     """Every release is whole; every version that Triton sees is a release's encoder; every alias names a release that
     the registry holds whole, and the history ends with it."""
     for path in team.releases.glob("[0-9]*"):
-        verify(path, Manifest.read(path))
+        verify(path)
     for version in repository.versions(models / "encoder"):
         network = models / "encoder" / str(version) / "model.onnx"
         there = team.releases / str(version) / "encoder.onnx"
@@ -194,7 +205,7 @@ def require_whole(team: Team, models: Path, *, reconciled: bool = False) -> None
     for each in held.values():
         stored = Path(registry.mlflow_client.get_run(each.run_id).info.artifact_uri.removeprefix("file://")) / "release"
         assert digest(stored / MANIFEST) == each.manifest
-        verify(stored, Manifest.read(stored))
+        verify(stored)
     aliases = registry.aliases()
     assert set(aliases.values()) <= held.keys()
     if reconciled:
@@ -209,13 +220,11 @@ def live(registry: Registry) -> dict[str, promotion.Move]:
 
 
 @pytest.fixture(scope="module")
-def packed(release_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Team:
-    """A team with release 1 in its registry, and a store of BentoML's of its own."""
+def packed(boutique_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Team:
+    """A team with release 1 in its registry, a user key of its own, and a store of BentoML's of its own."""
     folder = tmp_path_factory.mktemp("packed")
-    team = Team(folder, BENTOML_HOME=str(folder / "bentoml"))
-    registry = local(team.releases)
-    assert registry.reserve(team.releases) == 1
-    registry.add(Path(shutil.copytree(release_folder, team.releases / "1")))
+    team = Team(folder, BENTOML_HOME=str(folder / "bentoml"), VITRINE_USER_KEY=USER_KEY)
+    team.run("train", boutique_folder, *QUICK)
     return team
 
 
@@ -249,7 +258,8 @@ def test_a_bento_answers_on_a_machine_without_the_repository(packed: Team, tmp_p
     port = free_port()
     environment = {
         "PATH": f"{clean}/bin:/usr/bin:/bin", "HOME": str(tmp_path), "BENTOML_HOME": str(tmp_path / "store"),
-        "BENTOML_DO_NOT_TRACK": "True", "VITRINE_GRPC_PORT": "0",
+        "BENTOML_DO_NOT_TRACK": "True", "VITRINE_GRPC_PORT": "0", "VITRINE_METRICS_PORT": "0",
+        "VITRINE_USER_KEY": USER_KEY, "VITRINE_ALLOW_ANONYMOUS": "true",
     }  # fmt: skip
     bentoml = [clean / "bin" / "bentoml"]
     subprocess.run(

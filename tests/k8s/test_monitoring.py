@@ -5,13 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.metrics import Metrics
 from tests.k8s.prometheus import ADDED, STEP, alerts, play, queries, series
-from tests.processes import HOME
+from tests.processes import HOME, Service
 
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (of Prometheus), not here")
 METRIC = re.compile(r"\b((?:vitrine|process)_[a-z_]+)(?:\{([^}]*)\})?")
@@ -19,11 +18,11 @@ GROUPED = re.compile(r"\b(?:by|on) \(([^)]*)\)")
 
 
 @pytest.fixture(scope="module")
-def exported(server: httpx.Client, photo: bytes) -> dict[str, set[str]]:
+def exported(service: Service, photo: bytes) -> dict[str, set[str]]:
     """Name of a series -> its labels, of a service that has answered over each protocol."""
-    server.post("/recommend", files={"image": photo})
-    server.post("/v2/models/recommender/infer", json={"inputs": []})
-    page = server.get("/metrics").text
+    service.http.post("/recommend", files={"image": photo})
+    service.http.post("/v2/models/recommender/infer", json={"inputs": []})
+    page = service.metrics_page()
     declared = {
         family._name: set(family._labelnames) for family in vars(Metrics()).values() if hasattr(family, "_name")
     }
@@ -148,12 +147,12 @@ def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
 
 
 @promtool
-def test_alerts_are_quiet_on_what_a_service_exports(server: httpx.Client, photo: bytes, tmp_path: Path) -> None:
+def test_alerts_are_quiet_on_what_a_service_exports(service: Service, photo: bytes, tmp_path: Path) -> None:
     """Recorded from a real one that does its work: nothing fires, and every query of the dashboard can be asked."""
     pages = []
     for _ in range(12):
-        server.post("/recommend", files={"image": photo}).raise_for_status()
-        pages.append(server.get("/metrics").text)
+        service.http.post("/recommend", files={"image": photo}).raise_for_status()
+        pages.append(service.metrics_page())
     given: list[Any] = series({"vitrine-1": pages})
     at = f"{STEP * 11}s"
     silence = {"expr": 'ALERTS{alertstate="firing"}', "eval_time": at, "exp_samples": []}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.release import Manifest, verify
+from service.release import verify
 from tests.processes import HOME, mlflow
 from training.registry import Registry
 
@@ -41,7 +41,7 @@ def test_a_release_is_pulled_and_named(registry: tuple[str, Path], tmp_path: Pat
         done = pull(tmp_path, "1", registry[0])
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "current").read_text() == "1\n"
-        verify(tmp_path / "1", Manifest.read(tmp_path / "1"))
+        verify(tmp_path / "1")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "current"]
 
 

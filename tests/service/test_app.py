@@ -1,7 +1,6 @@
 """A real server process: the wire format, the documents, and the world's worst requests."""
 
 import json
-import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ import psutil
 import pytest
 
 from tests import hostile
+from tests.processes import Service
 
 
 def recommend(server: httpx.Client, photo: bytes | None = None, **fields: object) -> httpx.Response:
@@ -47,22 +47,25 @@ def test_a_photo_comes_back_as_an_event_that_can_be_sent_again(server: httpx.Cli
     body = server.post("/recommend", json={"events": [event]}).json()
     assert body["tier"] == "taste"
     assert "own_likeness" in body["items"][0]["terms"]
-    short = {"event": "view", "vector": event["vector"][:5]}
-    assert_problem(server.post("/recommend", json={"events": [short]}), 422)
+    for wrong in ({"vector": event["vector"][:5]}, {"encoder": "0" * 64}, {"encoder": None}):
+        assert_problem(server.post("/recommend", json={"events": [{**event, **wrong}]}), 422)
+    events = {"name": "EVENTS", "datatype": "BYTES", "shape": [1], "data": [json.dumps([event])]}
+    asked = server.post("/v2/models/recommender/infer", json={"inputs": [events]}).json()
+    assert {output["name"]: output["data"] for output in asked["outputs"]}["TIER"] == ["taste"]
+    events["data"] = [json.dumps([{**event, "encoder": "0" * 64}])]
+    refused = server.post("/v2/models/recommender/infer", json={"inputs": [events]})
+    assert refused.status_code == 422
+    assert "cannot be compared" in refused.text
     assert_problem(server.post("/recommend", json={"events": [{**event, "item_id": "0004"}]}), 422)
     assert_problem(server.post("/recommend", json={"remember": True}), 422)
 
 
-def test_a_profile_says_what_is_held_about_a_shopper(server: httpx.Client) -> None:
-    """Tastes, items that stand for them, the segment, and the data; of someone unknown nothing is held."""
-    body = server.get("/users/00007/profile").json()
-    assert set(body) == {"release", "tastes", "items", "segment", "data"}
-    assert body["data"]["items"] >= len(body["items"]) > 0
-    assert {"category", "colour"} <= set(body["tastes"])
-    assert all(taste["lift"] > 1 for found in body["tastes"].values() for taste in found)
-    assert all(taste["lift"] == pytest.approx(taste["share"] / taste["usual"]) for taste in body["tastes"]["colour"])
-    assert set(body["segment"]) == {"segment", "shoppers", "items"}
-    assert_problem(server.get("/users/nobody/profile"), 404)
+def test_items_of_events_that_are_not_known_are_named(server: httpx.Client) -> None:
+    """They count for nothing, and the reply says which they were."""
+    events = [{"item_id": "0004"}, {"item_id": "gone"}, {"item_id": "gone"}]
+    body = server.post("/recommend", json={"events": events}).json()
+    assert body["unknown_items"] == ["gone"]
+    assert server.post("/recommend", json={"events": [{"item_id": "gone"}]}).json()["tier"] == "popular"
 
 
 @pytest.mark.parametrize("user_id", ["00007", '"00007"'])
@@ -104,8 +107,8 @@ def test_the_release_and_the_probes_answer(server: httpx.Client) -> None:
 def test_the_openapi_document_lists_every_route(server: httpx.Client) -> None:
     """Each documented path answers, and no route of ours is missing from the document."""
     document = server.get("/docs.json").json()
-    ours = {"/recommend", "/similar", "/embed", "/items/{item_id}", "/items/{item_id}/picture", "/release", "/metrics"}
-    ours |= {"/users/{user_id}/profile", "/docs.json", "/livez", "/readyz", "/v2", "/v2/models/{model}/infer"}
+    ours = {"/recommend", "/similar", "/embed", "/items/{item_id}", "/items/{item_id}/picture", "/release"}
+    ours |= {"/docs.json", "/livez", "/readyz", "/v2", "/v2/models/{model}/infer"}
     assert ours <= set(document["paths"])
     for path, operations in document["paths"].items():
         for method in operations:
@@ -132,11 +135,11 @@ def test_unknown_routes_and_methods_are_problems(server: httpx.Client) -> None:
     assert_problem(server.delete("/release"), 405)
 
 
-def test_labels_of_metrics_stay_bounded(server: httpx.Client) -> None:
+def test_labels_of_metrics_stay_bounded(service: Service) -> None:
     """What clients send never becomes a label."""
     for number in range(20):
-        server.get(f"/nothing/{number}")
-    text = server.get("/metrics").text
+        service.http.get(f"/nothing/{number}")
+    text = service.metrics_page()
     assert "vitrine_stage_seconds_bucket" in text
     assert "/nothing" not in text
 
@@ -196,11 +199,3 @@ def test_many_clients_get_the_answers_that_one_gets(server: httpx.Client, photo:
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda user: recommend(server, photo, user_id=user).json(), users))
     assert together == alone
-
-
-def test_telemetry_is_off_by_default(server: httpx.Client) -> None:
-    """Neither BentoML nor onnxruntime reports home."""
-    import service.app  # noqa: F401
-
-    assert os.environ["BENTOML_DO_NOT_TRACK"] == "True"
-    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"

@@ -336,7 +336,7 @@ def test_tls_and_the_api_key_guard_both_transports(
     with serve(release_folder, tmp_path, settings, verify=path) as service:
         assert service.http.post("/recommend", json={}).status_code == 401
         assert service.http.get("/v2/models/encoder").json()["error"]
-        for probe in ("/livez", "/readyz", "/metrics", "/v2/health/ready"):
+        for probe in ("/livez", "/readyz", "/v2/health/ready"):
             assert service.http.get(probe).status_code == 200
         wrong = {"Authorization": "Bearer another"}
         assert service.http.post("/recommend", json={}, headers=wrong).status_code == 401

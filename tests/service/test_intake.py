@@ -83,7 +83,7 @@ def test_the_deadline_begins_when_the_body_is_there(strict: Service, photo: byte
 
 def test_a_body_that_pauses_is_answered_408_logged_and_counted(strict: Service) -> None:
     """As a problem, like every other error."""
-    before = strict.http.get("/metrics").text.count('status="408"')
+    before = strict.metrics_page().count('status="408"')
     with opened(strict) as connection:
         connection.sendall(head(100) + b'{"k": ')
         status, received = answer(connection)
@@ -91,10 +91,7 @@ def test_a_body_that_pauses_is_answered_408_logged_and_counted(strict: Service) 
     assert b"application/problem+json" in received
     assert b"no more of the body came within 1.5 s, after 6 bytes" in received
     assert before == 0
-    assert (
-        'vitrine_requests_total{protocol="http",release="",route="/recommend",status="408"'
-        in strict.http.get("/metrics").text
-    )
+    assert 'vitrine_requests_total{protocol="http",release="",route="/recommend",status="408"' in strict.metrics_page()
     assert any(
         json.loads(line).get("status") == 408 for line in strict.log.read_text().splitlines() if line.startswith("{")
     )

@@ -94,8 +94,8 @@ def test_twenty_switches_under_load_lose_and_mix_nothing(
         assert clients.wrong == []
         assert min(clients.seen["1"], clients.seen["2"]) > 50
         assert memory[-1] <= 1.05 * memory[1]
-        assert 'vitrine_release{release="1"} 1.0' in service.http.get("/metrics").text
-        assert 'vitrine_release{release="2"}' not in service.http.get("/metrics").text
+        assert 'vitrine_release{release="1"} 1.0' in service.metrics_page()
+        assert 'vitrine_release{release="2"}' not in service.metrics_page()
 
 
 def test_what_cannot_take_over_leaves_the_old_release_serving(releases: Path, tmp_path: Path) -> None:

@@ -180,9 +180,9 @@ def test_every_protocol_is_counted_by_route_status_tier_and_release(told: Servic
 def test_what_a_client_sends_never_becomes_a_label(told: Service) -> None:
     """Neither paths nor names that it makes up."""
     told.http.post("/v2/models/made-up/infer", json={"inputs": []})
-    told.http.get("/users/made-up/profile")
+    told.http.get("/items/made-up")
     told.http.post("/made-up", json={})
-    assert "made-up" not in told.http.get("/metrics").text
+    assert "made-up" not in told.metrics_page()
 
 
 def test_the_recall_of_the_index_is_probed(told: Service) -> None:

@@ -171,7 +171,17 @@ def report(service: Service, out: Path, thresholds: str) -> subprocess.Completed
     """`vitrine shadow-report` of it."""
     limits = out.with_suffix(".toml")
     limits.write_text(thresholds)
-    command = [sys.executable, "-m", "training", "shadow-report", str(service.http.base_url), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "training",
+        "shadow-report",
+        str(service.http.base_url),
+        "--out",
+        str(out),
+        "--metrics-port",
+        str(service.metrics),
+    ]
     return subprocess.run(
         [*command, "--thresholds", str(limits)], cwd=HOME, capture_output=True, text=True, check=False
     )

@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import ReleaseDamaged, VitrineError
-from service.release import MANIFEST, Manifest, digest, verify
+from service.release import MANIFEST, digest, verify
+from service.signing import read_trusted
 
 MODEL, SEAL, ARTEFACT = "vitrine", "vitrine.manifest", "release"  # as training/registry.py writes them
 TRIES = 5
 
 
-def main(folder: Path, number: str, server: str) -> None:
+def main(folder: Path, number: str, server: str, trusted_keys: str | None) -> None:
     """Raises VitrineError, and then leaves nothing but what was there."""
+    trusted = read_trusted(Path(trusted_keys) if trusted_keys else None)
     if (folder / number).exists():  # the container was started again
-        verify(folder / number, Manifest.read(folder / number))
+        verify(folder / number, trusted=trusted)
     else:
         version = _json(server, "/api/2.0/mlflow/model-versions/get", name=MODEL, version=number)["model_version"]
         sealed = {tag["key"]: tag["value"] for tag in version.get("tags", [])}.get(SEAL)
@@ -37,7 +39,7 @@ def main(folder: Path, number: str, server: str) -> None:
         _fetch(server, version["run_id"], ARTEFACT, aside)
         if digest(aside / MANIFEST) != sealed:
             raise ReleaseDamaged(f"what {server} gave for release {number} is not what was sealed there")
-        verify(aside, Manifest.read(aside))
+        verify(aside, trusted=trusted)
         aside.rename(folder / number)
     pointer = folder / ".current"
     pointer.write_text(f"{number}\n")
@@ -80,6 +82,7 @@ def _open(server: str, route: str, **asked: str) -> Any:
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]), os.environ["RELEASE"], os.environ["MLFLOW_TRACKING_URI"])
+        keys = os.environ.get("VITRINE_TRUSTED_KEYS")
+        main(Path(sys.argv[1]), os.environ["RELEASE"], os.environ["MLFLOW_TRACKING_URI"], keys)
     except VitrineError as error:
         sys.exit(str(error))
