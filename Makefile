@@ -21,7 +21,7 @@ POLL := --model-control-mode=poll --repository-poll-secs=2 --exit-on-error=false
 export REASON WHO # a commit's message may hold anything: the shell reads it from the environment
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve serve-triton serve-triton-inside ask test check check-k8s test-slow test-container bench bench-large lock clean
+.PHONY: help install serve serve-triton serve-triton-inside ask test check check-k8s test-slow fuzz test-container bench bench-large lock clean
 .PHONY: train gate bento image push propose promote
 
 help: ## list the targets
@@ -76,6 +76,9 @@ test: check ## the checks, then the tests
 
 test-slow: install ## end to end: train, serve, attack, benchmark nothing
 	$(BIN)/pytest -m slow
+
+fuzz: install ## a hundred thousand inputs that are nearly right: pictures, requests, tensors, catalogues (10 minutes)
+	VITRINE_FUZZ=1 $(BIN)/pytest -s tests/fuzz
 
 test-container: install ## the image and its pods, run by podman: what the manifests say, a rollout, an operator's drill
 	$(BIN)/pytest -m container tests/container

@@ -107,6 +107,30 @@ class Pod:
         podman("pod", "rm", "--force", "--time", "0", self.name, check=False)
 
 
+def memory_group(made: Pod) -> Path:
+    """The folder in which the kernel counts the memory of its container."""
+    for line in Path(f"/proc/{made.state()['Pid']}/cgroup").read_text().splitlines():
+        _, kinds, path = line.split(":", 2)
+        if kinds == "" and (Path("/sys/fs/cgroup") / path.lstrip("/") / "memory.max").exists():
+            return Path("/sys/fs/cgroup") / path.lstrip("/")
+        if "memory" in kinds.split(","):
+            return Path("/sys/fs/cgroup/memory") / path.lstrip("/")
+    raise AssertionError("no memory controller holds this process")
+
+
+def memory_limit(folder: Path) -> int:
+    """What it may use."""
+    name = "memory.max" if (folder / "memory.max").exists() else "memory.limit_in_bytes"
+    return int((folder / name).read_text())
+
+
+def memory_used(folder: Path) -> int:
+    """Without files that the kernel would drop first."""
+    name = "memory.current" if (folder / "memory.current").exists() else "memory.usage_in_bytes"
+    stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    return int((folder / name).read_text()) - int(stat.get("inactive_file", stat.get("total_inactive_file", 0)))
+
+
 def pod(manifests: list[dict[str, Any]], deployment: str, name: str) -> Pod:
     """The pod of a deployment, as podman takes it, under this name."""
     made = next(m for m in manifests if m["kind"] == "Deployment" and m["metadata"]["name"] == deployment)

@@ -16,7 +16,7 @@ import tritonclient.http
 from service.release import MANIFEST, digest
 from tests.container.conftest import tampered
 from tests.container.load import Balancer, OpenLoop
-from tests.container.pods import IMAGE, Pod, overlay_of, pod, podman, render
+from tests.container.pods import IMAGE, Pod, memory_group, memory_used, overlay_of, pod, podman, render
 from tests.processes import wait_until
 from tests.team import Team
 
@@ -127,8 +127,8 @@ def test_the_process_has_the_rights_that_the_manifest_says(first: Pod, triton: P
 def test_memory_stays_within_the_limit_under_load(first: Pod, photo: bytes) -> None:
     """Thirty-two clients for ten seconds; the kernel's own count, and nothing was killed."""
     [group] = Path(f"/proc/{first.state()['Pid']}/cgroup").read_text().splitlines()[-1:]
-    folder = _memory_group(first)
-    limit = int((folder / "memory.max").read_text()) if (folder / "memory.max").exists() else _old_limit(folder)
+    folder = memory_group(first)
+    limit = memory_limit(folder)
     assert limit == 2 * 2**30, group
     ending = time.monotonic() + 10
     used = []
@@ -137,34 +137,12 @@ def test_memory_stays_within_the_limit_under_load(first: Pod, photo: bytes) -> N
         with httpx.Client(base_url=first.http, timeout=30) as client:
             while time.monotonic() < ending:
                 assert client.post("/recommend", files={"image": photo}).status_code == 200
-                used.append(_used(folder))
+                used.append(memory_used(folder))
 
     with ThreadPoolExecutor(32) as pool:
         list(pool.map(ask, range(32)))
     assert max(used) < 0.8 * limit
     assert not first.state()["OOMKilled"]
-
-
-def _memory_group(made: Pod) -> Path:
-    """The folder in which the kernel counts the memory of its container."""
-    for line in Path(f"/proc/{made.state()['Pid']}/cgroup").read_text().splitlines():
-        _, kinds, path = line.split(":", 2)
-        if kinds == "" and (Path("/sys/fs/cgroup") / path.lstrip("/") / "memory.max").exists():
-            return Path("/sys/fs/cgroup") / path.lstrip("/")
-        if "memory" in kinds.split(","):
-            return Path("/sys/fs/cgroup/memory") / path.lstrip("/")
-    raise AssertionError("no memory controller holds this process")
-
-
-def _old_limit(folder: Path) -> int:
-    return int((folder / "memory.limit_in_bytes").read_text())
-
-
-def _used(folder: Path) -> int:
-    """Without files that the kernel would drop first."""
-    name = "memory.current" if (folder / "memory.current").exists() else "memory.usage_in_bytes"
-    stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    return int((folder / name).read_text()) - int(stat.get("inactive_file", stat.get("total_inactive_file", 0)))
 
 
 def test_sigterm_under_load_loses_nothing(first: Pod, k8s: Path, photo: bytes, tmp_path: Path) -> None:

@@ -61,8 +61,7 @@ def test_a_key_with_a_rate_is_held_to_it(keyed: Service) -> None:
             try:
                 client.infer("recommender", [user], headers={"x-api-key": "the batch's key"})
             except InferenceServerException as error:
-                assert "times a second" in str(error)
-                refused += 1
+                refused += "times a second" in str(error)
         assert refused >= 6
         assert client.infer("recommender", [user], headers={"x-api-key": "the shop's key"})
 
