@@ -16,7 +16,7 @@ import tritonclient.http
 from service.release import MANIFEST, digest
 from tests.container.conftest import tampered
 from tests.container.load import Balancer, OpenLoop
-from tests.container.pods import IMAGE, Pod, memory_group, memory_used, overlay_of, pod, podman, render
+from tests.container.pods import IMAGE, Pod, memory_group, memory_limit, memory_used, overlay_of, pod, podman, render
 from tests.processes import wait_until
 from tests.team import Team
 

@@ -1,5 +1,6 @@
 """Seeded inputs that are nearly right: pictures, requests, tensors and catalogues, each harmed a little."""
 
+import copy
 import io
 import json
 import random
@@ -106,7 +107,7 @@ def queries(rng: random.Random) -> Iterator[tuple[str, dict[str, Any]]]:
                         place[0],
                         rng.choice(["item_id", "event", "timestamp", "vector", "encoder", *ODD_TEXT]),
                     )
-            place[name] = rng.choice(ODD_VALUES)
+            place[name] = copy.deepcopy(rng.choice(ODD_VALUES))
         yield rng.choice(("/recommend", "/similar")), fields
 
 
@@ -114,12 +115,13 @@ def tensors(rng: random.Random) -> Iterator[dict[str, Any]]:
     """Inputs of an inference request, as JSON of the protocol has them."""
     while True:
         inputs = []
-        for name in rng.sample(["USER_ID", "K", "FILTER", "EVENTS", "IMAGE", "ITEM_ID", "IMAGES"], rng.randrange(1, 4)):
+        usual = ["USER_ID", "K", "FILTER", "EVENTS"]
+        for name in rng.sample(usual + rng.choice([[], ["IMAGE", "ITEM_ID", "IMAGES"]]), rng.randrange(1, 4)):
             data: list[Any] = [rng.choice([*ODD_TEXT, "00007", '{"category": ["dress"]}', '[{"item_id": "0004"}]'])]
             if name == "K":
                 data = [rng.choice([3, *ODD_NUMBERS])]
-            kind = rng.choice(["INT32" if name == "K" else "BYTES"] * 4 + ["FP32", "UINT8", "INT64", "BOOL", "X"])
-            shape = rng.choice([[1]] * 4 + [[], [0], [2], [-1], [2**62, 4], [1, 1]])
+            kind = rng.choice(["INT32" if name == "K" else "BYTES"] * 12 + ["FP32", "UINT8", "INT64", "BOOL", "X"])
+            shape = rng.choice([[1]] * 12 + [[], [0], [2], [-1], [2**62, 4], [1, 1]])
             inputs.append({"name": name, "datatype": kind, "shape": shape, "data": data})
         yield {"inputs": inputs}
 
