@@ -2,11 +2,14 @@
 
 import logging
 import os
+import signal
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 from wsgiref.simple_server import WSGIServer
 
 # requests run side by side, one a core: a product of theirs that takes every core makes all others wait
@@ -133,6 +136,16 @@ def start(host: str = EVERYWHERE) -> None:
         started.append(Running())
 
 
+def end(error: Exception) -> NoReturn:
+    """End with one line. BentoML's supervisor, which would start what cannot be served again and again, is told to end
+    as well."""
+    logger.error("this cannot be served: %s", error)
+    with suppress(OSError):
+        if b"bentoml" in Path(f"/proc/{os.getppid()}/cmdline").read_bytes():
+            os.kill(os.getppid(), signal.SIGTERM)
+    os._exit(1)
+
+
 def say_where(host: str, port: int) -> None:
     """Log what is served, and where."""
     shown = f"[{host}]" if ":" in host else host
@@ -198,7 +211,10 @@ class Vitrine:
     """Visual recommendation: a photo, a shopper, or both -> items of the catalogue, ranked, with reasons."""
 
     def __init__(self) -> None:
-        start()
+        try:
+            start()
+        except VitrineError as error:
+            end(error)
 
     async def __is_ready__(self) -> bool:
         return is_ready()
@@ -207,6 +223,12 @@ class Vitrine:
     async def listen(self) -> None:
         """gRPC has a port of its own, and so have the metrics."""
         drain.on_sigterm(settings.drain)
+        try:
+            await self._listen()
+        except (VitrineError, OSError) as error:
+            end(error)
+
+    async def _listen(self) -> None:
         if settings.metrics_port:
             running().metrics_server = metrics.serve(settings.metrics_host, settings.metrics_port)
         if settings.grpc_port:

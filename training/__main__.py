@@ -1,5 +1,17 @@
-"""`python -m training` is `vitrine`; torchrun needs a module to start."""
+"""`vitrine`, and `python -m training`, since torchrun needs a module to start."""
 
-from training.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line. Ctrl-C, also while it is still loading, leaves one line."""
+    try:
+        from training import cli
+
+        cli.main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+
+
+if __name__ == "__main__":
+    main()

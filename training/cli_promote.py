@@ -14,6 +14,7 @@ from rich.text import Text
 from service.errors import PromotionRefused, ReleaseError, VitrineError
 from service.settings import Settings
 from training.console import AsJson, Releases, app, open_registry, out, red
+from training.progress import say
 
 Number = Annotated[int, typer.Argument(min=1, help="Number of a release in the registry")]
 Catalogue = Annotated[Path | None, typer.Option(help="What was held out; needed where there is no fresh gate result")]
@@ -88,10 +89,10 @@ def promote(
         overlays.read(overlay)  # what cannot be written is said before anything moves
     if image_digest is not None:
         registry.note_image(number, image_digest)
+    verdict = None if shadow_report is None else read_verdict(shadow_report, number)  # so is one of another release
     report, files = _gate(registry, number, releases, catalogue, thresholds, again=False)
     refused = [check.name for check in report.failed]
-    if shadow_report is not None:
-        verdict = read_verdict(shadow_report, number)
+    if verdict is not None and shadow_report is not None:
         refused += verdict.failed
         files = (*files, shadow_report)
     if refused and not force:
@@ -102,12 +103,16 @@ def promote(
         overlays.write(overlay, number, registry.image(number))
         print(overlay)
         return
+    there = registry.aliases().get(to) == number
     move = promotion.promote(
         registry, number, to, why=reason, who=who or promotion.whoami(), forced=bool(refused), reports=files
     )
     if overlay is not None:
         overlays.write(overlay, number, registry.image(number))
-    _say_moved(move, as_json)
+    if there and not as_json:
+        out.print(f"{to}: release {number}, as before; nothing moved")
+    else:
+        _say_moved(move, as_json)
 
 
 @app.command(
@@ -292,6 +297,7 @@ def _gate(
     files = (folder / f"{number}.json", folder / f"{number}.html")
     report = gates.Report.read(files[0])
     if report is not None and not again and report.is_fresh(release, production, limits):
+        say(f"gate: the result of {report.created} is taken; `vitrine gate {number}` asks again")
         return report, files
     if catalogue is None:
         raise VitrineError(
@@ -318,8 +324,12 @@ def _print_gate(report: Any) -> None:
     for check in report.checks:
         sign = "-" if check.passed is None else Text("passed", "green") if check.passed else red("FAILED")
         numbers = ["" if number is None else f"{number:.4g}" for number in (check.value, check.production)]
-        table.add_row(sign, check.name, *numbers, check.bound, check.note)
+        between = f"difference {check.interval[0]:+.4f} to {check.interval[1]:+.4f}" if check.interval else ""
+        table.add_row(sign, check.name, *numbers, check.bound, "; ".join(filter(None, (between, check.note))))
     out.print(table)
+    failed = ", ".join(check.name for check in report.failed)
+    verdict = f"is refused: {failed}" if failed else "passes"
+    out.print(f"release {report.release} {verdict}", soft_wrap=True)
 
 
 def _say_moved(move: Any, as_json: bool) -> None:

@@ -9,7 +9,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from service.release import MANIFEST, Release, digest
 from service.wire import RecommendationOut, to_json
 from training.catalogue import Catalogue
 from training.exam import COLD_ITEMS, COLD_USERS, NDCG, POPULARITY, RECALL, WARM, Exam, Marks, set_exam
-from training.measures import interval, top
+from training.measures import LEVEL, interval, median_interval, top
 from training.pages import write_page
 from training.precisions import chain_overlaps
 from training.progress import say
@@ -32,6 +32,7 @@ from training.progress import say
 DEFAULTS = Path(__file__).with_name("gates.toml")
 FRESH = timedelta(hours=24)
 TIMED, COMPARED, PROBED = 60, 100, 200  # queries
+FEWEST_TURNS, MOST_TURNS = 2, 12  # of the timed ones
 Thresholds = dict[str, dict[str, float]]
 
 
@@ -191,12 +192,7 @@ def _ranking(mine: Marks, theirs: Marks | None, exam: Exam, asked: dict[str, flo
     yield Check("over popularity", passed, float(own.mean()), None, f"nDCG@10 at least {times:g} x {popular:.4f}")
     groups = {name: _only(who) for name, who in exam.groups().items() if who.sum() >= few}
     if theirs is not None and f"{WARM}.{NDCG}" in theirs.each and groups:
-        losses = {name: _share(take(own), take(theirs.each[f"{WARM}.{NDCG}"])) for name, take in groups.items()}
-        worst = min(losses, key=lambda name: losses[name])
-        yield _not_worse(
-            f"{WARM}.{NDCG}", mine, theirs, asked["least_share_group"], fewest=few, take=groups[worst],
-            called=f"worst group: {worst}",
-        )  # fmt: skip
+        yield _worst_group(mine, theirs, groups, asked["least_share_group"], few)
     bound = asked["least_coverage_share"]
     held = None if theirs is None else mine.coverage >= bound * theirs.coverage
     yield Check(
@@ -206,6 +202,22 @@ def _ranking(mine: Marks, theirs: Marks | None, exam: Exam, asked: dict[str, flo
         None if theirs is None else theirs.coverage,
         f"at least {bound:g} of production's",
     )
+
+
+def _worst_group(
+    mine: Marks, theirs: Marks, groups: dict[str, Callable[[np.ndarray], np.ndarray]], share: float, few: int
+) -> Check:
+    """The group that lost most, tested as one of so many: of twenty groups of two equal releases one is always far
+    behind, so each interval holds for all of them at once (Bonferroni)."""
+    checks = [
+        _not_worse(
+            f"{WARM}.{NDCG}", mine, theirs, share, fewest=few, take=take, called=f"worst group: {name}",
+            level=1 - (1 - LEVEL) / len(groups),
+        )
+        for name, take in groups.items()
+    ]  # fmt: skip
+    worst = min(checks, key=lambda check: (check.passed is not False, (check.value or 0) / (check.production or 1)))
+    return replace(worst, note=f"{worst.note}; the worst of {len(groups)}")
 
 
 def _pictures(
@@ -246,8 +258,8 @@ def _cost(
     recommenders: Sequence[Recommender], folders: Sequence[Path], exam: Exam, asked: dict[str, float]
 ) -> Iterator[Check]:
     sizes = [float(sum(file["bytes"] for file in each.release.manifest.files.values())) for each in recommenders]
+    yield _latency(recommenders, exam.queries(TIMED), asked["most_latency"])
     figures = {
-        "latency, median ms": (_latency(recommenders, exam.queries(TIMED)), asked["most_latency"]),
         "memory, MB": ([_memory(folder) / 2**20 for folder in folders], asked["most_memory"]),
         "size, MB": ([size / 2**20 for size in sizes], asked["most_size"]),
     }
@@ -287,7 +299,7 @@ def _answers(recommenders: Sequence[Recommender], exam: Exam) -> Iterator[Check]
 
 def _not_worse(
     measure: str, mine: Marks, theirs: Marks | None, share: float, *, fewest: int = 0,
-    take: Callable[[np.ndarray], np.ndarray] = lambda values: values, called: str = "",
+    take: Callable[[np.ndarray], np.ndarray] = lambda values: values, called: str = "", level: float = LEVEL,
 ) -> Check:  # fmt: skip
     """Fails where the mean falls below its share of production's and chance does not explain that it is lower."""
     own = take(mine.each[measure])
@@ -296,7 +308,7 @@ def _not_worse(
     if theirs is None or measure not in theirs.each:
         return Check(name, None, float(own.mean()), None, "nothing to compare with", interval(own), note)
     other = take(theirs.each[measure])
-    difference = interval(own - other)
+    difference = interval(own - other, level=level)
     passed = bool(_share(own, other) >= share or difference[1] >= 0)
     passed_or_open = _decides(len(own), fewest, passed)
     return Check(
@@ -331,15 +343,31 @@ def _index_recall(recommender: Recommender, exam: Exam) -> float:
     return float(np.mean([np.isin(a[a >= 0], b).mean() for a, b in zip(exact, found, strict=True)]))
 
 
-def _latency(recommenders: Sequence[Recommender], queries: Sequence[Query]) -> list[float]:
-    """Median milliseconds of a query, the releases in turn."""
-    took: list[list[float]] = [[] for _ in recommenders]
-    for query in [*queries[:5], *queries]:
-        for times, recommender in zip(took, recommenders, strict=True):
-            began = time.perf_counter()
+def _latency(recommenders: Sequence[Recommender], queries: Sequence[Query], most: float) -> Check:
+    """Median milliseconds of a query. Both releases answer each query in turn, first one and then the other first, and
+    what is judged is the ratio of the two: something else that runs on the machine slows both. It is repeated until the
+    interval of the median ratio lies on one side of the bound; one that never does refuses nobody."""
+    name, bound = "latency, median ms", f"at most {most:g} x production's"
+    for query in queries[:5]:  # what is loaded once
+        for recommender in recommenders:
             recommender.recommend([query])
-            times.append(1000 * (time.perf_counter() - began))
-    return [statistics.median(times[5:]) for times in took]
+    took: list[list[float]] = [[] for _ in recommenders]
+    for turn in range(MOST_TURNS):
+        for query in queries:
+            pairs = list(zip(took, recommenders, strict=True))
+            for times, recommender in pairs if turn % 2 else pairs[::-1]:
+                began = time.perf_counter()
+                recommender.recommend([query])
+                times.append(1000 * (time.perf_counter() - began))
+        if len(recommenders) < 2:
+            return Check(name, None, statistics.median(took[0]), None, bound)
+        ratios = np.array(took[0]) / np.array(took[1])
+        ends = median_interval(ratios)
+        if turn + 1 >= FEWEST_TURNS and not ends[0] <= most <= ends[1]:
+            break
+    value, production = (statistics.median(times) for times in took)
+    note = f"{float(np.median(ratios)):.2f} x, {ends[0]:.2f} to {ends[1]:.2f}, of {len(ratios)} pairs"
+    return Check(name, ends[0] <= most, value, production, bound, note=note)
 
 
 def _memory(folder: Path) -> float:

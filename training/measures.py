@@ -1,10 +1,12 @@
 """Ranking measures over many queries, with intervals. Relevance is binary."""
 
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 
 RESAMPLES = 1000
+LEVEL = 0.95  # of intervals
 
 
 def hits_of(ranked: np.ndarray, relevant: Sequence[np.ndarray]) -> np.ndarray:
@@ -62,13 +64,22 @@ def gini(counts: np.ndarray) -> float:
     return float((2 * ranks - len(ordered) - 1) @ ordered / (len(ordered) * ordered.sum()))
 
 
-def interval(values: np.ndarray, *, seed: int = 0) -> list[float]:
-    """95 % bootstrap interval of the mean (Efron, 1979)."""
+def interval(values: np.ndarray, *, seed: int = 0, level: float = LEVEL) -> list[float]:
+    """Bootstrap interval of the mean (Efron, 1979)."""
     if not len(values):
         return []
     rng = np.random.default_rng(seed)
     means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(RESAMPLES)]
-    return [float(q) for q in np.quantile(means, [0.025, 0.975])]
+    return [float(q) for q in np.quantile(means, [(1 - level) / 2, (1 + level) / 2])]
+
+
+def median_interval(values: np.ndarray, *, level: float = LEVEL) -> list[float]:
+    """Interval of the median by order statistics, whatever the distribution (normal approximation of the binomial).
+    values: (n,), n at least 20."""
+    ranked = np.sort(values)
+    reach = NormalDist().inv_cdf((1 + level) / 2) * len(values) ** 0.5 / 2
+    low, high = int(len(values) / 2 - reach), int(np.ceil(len(values) / 2 + reach))
+    return [float(ranked[max(0, low)]), float(ranked[min(len(values) - 1, high)])]
 
 
 def with_intervals(measured: dict[str, np.ndarray]) -> dict[str, object]:

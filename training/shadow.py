@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.errors import PromotionRefused, VitrineError
 
 FRESH = timedelta(hours=24)
+OVERLAP = "overlap@10 with production"  # of a shadow alone
 Samples = dict[tuple[str, str], list[float]]  # name and outcome or side -> the value of each service
 
 
@@ -83,7 +84,7 @@ def judge(
             return
         overlap = mean("vitrine_shadow_overlap")
         least = thresholds["least_overlap"]
-        yield Line("overlap@10 with production", overlap, f"at least {least:g}", overlap >= least)
+        yield Line(OVERLAP, overlap, f"at least {least:g}", overlap >= least)
         yield Line("rank correlation", mean("vitrine_shadow_rank_correlation"), "", None)
         for side in ("candidate", "production"):
             yield Line(f"cold items, {side}", mean("vitrine_shadow_cold_share", side), "", None)
@@ -109,6 +110,8 @@ def read_verdict(path: Path, number: int) -> Verdict:
         age = datetime.now(UTC) - datetime.fromisoformat(verdict.created)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PromotionRefused(f"{path} is not what shadow-report --out writes ({error})") from error
+    if OVERLAP not in {line.name for line in verdict.lines}:
+        raise PromotionRefused(f"{path} compares no answers: it is of a canary, or nothing was asked in the shadow")
     if verdict.release != number or age > FRESH:
         raise PromotionRefused(
             f"{path} is about release {verdict.release} and from {verdict.created}; release {number} needs one of the "

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -182,3 +184,40 @@ def test_confidences_are_checked(boutique_folder: Path, tmp_path: Path, text: st
     """An event that is not one, or no number."""
     done = vitrine("train", boutique_folder, "--releases", tmp_path, "--confidence", text, ok=False)
     assert "expected event=number pairs" in done.stderr
+
+
+@pytest.mark.parametrize("after", [0.4, 0.9, 1.6, 2.5])
+def test_ctrl_c_leaves_one_line(boutique_folder: Path, tmp_path: Path, after: float) -> None:
+    """Whenever it comes: while libraries load, while pictures are decoded, in training."""
+    command = [sys.executable, "-m", "training", "train", boutique_folder, "--releases", tmp_path, "--weights", "none"]
+    with subprocess.Popen(list(map(str, command)), cwd=HOME, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(after)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in said
+    assert said.strip().splitlines()[-1].lower().startswith(("aborted", "interrupted"))
+
+
+def test_pairs_that_cannot_be_scored_are_counted_and_the_others_are(release_folder: Path, tmp_path: Path) -> None:
+    """Latin-1, an item that is not known, an empty id; a file without rows is one line."""
+    pairs, scored = tmp_path / "pairs.csv", tmp_path / "scored.csv"
+    pairs.write_bytes("user_id,item_id\n00007,0004\n00007,none\nJosé,0004\n,0004\n".encode("latin-1"))
+    summary = json.loads(vitrine("score", release_folder, "--pairs", pairs, "--out", scored, "--json").stdout)
+    assert (summary["pairs"], summary["scored"], summary["not_scored"]) == (4, 2, [2, 4])
+    rows = list(csv.DictReader(scored.open()))
+    assert [bool(row["score"]) for row in rows] == [True, False, True, False]
+    assert rows[2]["user_id"] == "José"
+    pairs.write_text("")
+    refused = vitrine("score", release_folder, "--pairs", pairs, "--out", scored, ok=False)
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def test_text_of_users_is_never_markup(tmp_path: Path) -> None:
+    """Titles, columns and events may hold what looks like it."""
+    (tmp_path / "items.csv").write_text("item_id,[bold]x[/],title\n1,[/sale],[red]\n2,:smile:,b\n")
+    (tmp_path / "interactions.csv").write_text("user_id,item_id,event,timestamp\nu,1,[/view],1700000000\n")
+    said = vitrine("check", tmp_path, ok=False)
+    assert "[bold]x[/] (category)" in said.stdout
+    assert "unknown event '[/view]'" in said.stdout
+    assert "Traceback" not in said.stderr

@@ -14,6 +14,7 @@ from tests.shop import Shop
 from training import gate
 from training.catalogue import read
 from training.gate import Check, Report
+from training.measures import median_interval
 
 
 def run(shop: Shop, release: int, production: int | None, **changes: dict[str, float]) -> Report:
@@ -172,3 +173,21 @@ def test_diff_shows_the_same_queries_answered_by_both(shop: Shop, tmp_path: Path
     same = compare(shop.releases / "1", tmp_path / "1", page, user_key=DEFAULT_USER_KEY)
     assert same.changes == []
     assert same.overlap == 1
+
+
+def test_noise_alone_refuses_nobody_and_a_slower_release_is_refused(trained_shop: Shop) -> None:
+    """Pairs of answers are judged, until their interval lies on one side of the bound."""
+    equal = named(run(trained_shop, 2, 2, cost={"most_latency": 1.15}))["latency, median ms"]
+    assert equal.passed is True, equal
+    assert "pairs" in equal.note
+    slower = named(run(trained_shop, 2, 1, cost={"most_latency": 0.2}))["latency, median ms"]
+    assert slower.passed is False
+
+
+def test_the_interval_of_a_median_holds_it() -> None:
+    """In 95 of 100 samples, within some; it narrows with more of them."""
+    rng = np.random.default_rng(0)
+    held = [low <= 1 <= high for low, high in (median_interval(rng.exponential(1 / np.log(2), 60)) for _ in range(400))]
+    assert 0.92 <= np.mean(held) <= 0.99
+    few, many = (np.ptp(median_interval(rng.normal(size=n))) for n in (60, 6000))
+    assert many < few / 5
