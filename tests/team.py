@@ -11,7 +11,7 @@ from tests.processes import HOME
 
 # a training that takes a few seconds
 QUICK = ("--backbone", "convnet", "--weights", "none", "--dim", "32", "--epochs", "3", "--image-size", "96",
-         "--learning-rate", "0.003", "--factors", "8", "--sweeps", "3")  # fmt: skip
+         "--learning-rate", "0.003", "--last-layer-steps", "400", "--factors", "8", "--sweeps", "3")  # fmt: skip
 
 
 class Team:

@@ -109,6 +109,7 @@ def train(
     batch_size: Annotated[int, typer.Option(min=2, help="Pictures in a step, over all processes")] = 64,
     image_size: Annotated[int, typer.Option(min=32, help="Side of the crops that the encoder trains on")] = 160,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate of the encoder")] = 1e-3,
+    last_layer_steps: Annotated[int, typer.Option(min=1, help="Steps of fitting the last layer anew")] = 2000,
     factors: Annotated[int | None, typer.Option(min=1, help="Factors of the ranker; default 128, or as tuned")] = None,
     sweeps: Annotated[int | None, typer.Option(min=1, help="Sweeps of the factorization; default 12")] = None,
     regularisation: Annotated[
@@ -173,7 +174,7 @@ def train(
             releases=releases,
             encoder=EncoderParameters(
                 backbone=backbone, weights=weights, dim=dim, epochs=epochs, batch_size=batch_size,
-                image_size=image_size, learning_rate=learning_rate, seed=seed,
+                image_size=image_size, learning_rate=learning_rate, last_layer_steps=last_layer_steps, seed=seed,
             ),
             ranker=ranker_parameters(
                 releases, factors=factors, sweeps=sweeps, regularisation=regularisation, unobserved=unobserved,

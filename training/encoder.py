@@ -43,6 +43,7 @@ class EncoderParameters:
     weight_decay: float = 0.02
     warmup: float = 0.1
     patience: int = 8
+    last_layer_steps: int = 2000  # of fitting it anew, on what the finished network sees
     seed: int = 0
 
 
@@ -237,7 +238,9 @@ class _Session:
             self._averaged().load_state_dict(
                 torch.load(self.folder / "best.pt", map_location=self.device, weights_only=True)["state"]
             )
-            if projection.refit(self._averaged(), self.examples, seed=self.parameters.seed):
+            if projection.refit(
+                self._averaged(), self.examples, steps=self.parameters.last_layer_steps, seed=self.parameters.seed
+            ):
                 score = self._validate()
                 say(f"encoder: validation precision@10 {score:.4f} with the new last layer")
             _save({"state": self._averaged().state_dict()}, self.folder / "weights.pt")

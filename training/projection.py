@@ -19,7 +19,6 @@ from training.batches import Examples
 from training.losses import MetricLoss
 from training.progress import track
 
-STEPS = 2000
 BATCH = 256
 STRANGERS = 1024
 LEARNING_RATE = 0.01
@@ -35,7 +34,7 @@ class Features:
     nothing: Tensor
 
 
-def refit(model: Embedder, examples: Examples, *, seed: int) -> bool:
+def refit(model: Embedder, examples: Examples, *, steps: int, seed: int) -> bool:
     """Replace the weights of the model's projection. Returns False, and changes nothing, where the network does not
     end in a linear layer, or no label says what a picture is of."""
     if model.projection is None or not examples.labels.columns:
@@ -53,9 +52,9 @@ def refit(model: Embedder, examples: Examples, *, seed: int) -> bool:
     optimizer = torch.optim.AdamW(
         [*projection.parameters(), *loss.parameters()], lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     weights = batches.class_weights(codes[:, 0])
-    for _ in track(range(STEPS), "fitting the last layer"):
+    for _ in track(range(steps), "fitting the last layer"):
         batch, pairs = rng.choice(len(codes), BATCH, p=weights), None
         if neighbours is not None:
             anchors = train[batch[: BATCH // 2]]
