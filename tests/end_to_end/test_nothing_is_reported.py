@@ -41,8 +41,8 @@ def test_serving_is_quiet(release_folder: Path, photo: bytes, tmp_path: Path) ->
 def test_every_command_is_quiet(boutique_folder: Path, tmp_path: Path) -> None:
     """check, train, tune, gate, promote, status, recommend, evaluate, and bento; the registry is a file here."""
     releases, catalogue = tmp_path / "releases", boutique_folder
-    quick = ("--backbone", "convnet", "--weights", "none", "--epochs", "1", "--image-size", "64", "--last-layer-steps", "100", "--precision", "int8",
-             "--least-overlap", "0")  # fmt: skip
+    quick = ("--backbone", "convnet", "--weights", "none", "--epochs", "1", "--image-size", "64",
+             "--last-layer-steps", "100", "--precision", "int8", "--least-overlap", "0")  # fmt: skip
     commands: list[tuple[str | Path, ...]] = [
         ("check", catalogue),
         ("train", catalogue, "--releases", releases, *quick),
