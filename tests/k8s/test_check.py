@@ -58,8 +58,9 @@ def test_a_folder_that_cannot_be_rendered_is_a_problem(tmp_path: Any) -> None:
 
 
 def one(manifests: Manifests, kind: str, name: str = "vitrine") -> dict[str, Any]:
-    """The manifest of this kind."""
-    return next(m for m in manifests if m["kind"] == kind and m["metadata"]["name"].startswith(name))
+    """The manifest of this kind, its name with or without a hash behind it; a dashboard is another one."""
+    names = (m for m in manifests if m["kind"] == kind and m["metadata"]["name"].startswith(name))
+    return next(m for m in names if "dashboard" not in m["metadata"]["name"])
 
 
 def pod(manifests: Manifests, name: str = "vitrine") -> dict[str, Any]:
