@@ -1,16 +1,34 @@
 """`vitrine`, and `python -m training`, since torchrun needs a module to start."""
 
+import os
+import signal
 import sys
+from typing import Any
+
+INTERRUPTED = 130  # exit code, as shells have it
+_interrupted = False
 
 
 def main() -> None:
-    """Run the command line. Ctrl-C, also while it is still loading, leaves one line."""
+    """Run the command line. Ctrl-C, also while it is still loading, leaves one line; a second one waits for nothing."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell has what is in the background ignore it
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         from training import cli
 
         cli.main()
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
+    except BaseException:  # a library that is interrupted while it loads raises what it likes
+        if _interrupted:
+            sys.exit(INTERRUPTED)
+        raise
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    global _interrupted
+    _interrupted = True
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    os.write(2, b"interrupted\n")
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

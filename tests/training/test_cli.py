@@ -190,13 +190,15 @@ def test_confidences_are_checked(boutique_folder: Path, tmp_path: Path, text: st
 def test_ctrl_c_leaves_one_line(boutique_folder: Path, tmp_path: Path, after: float) -> None:
     """Whenever it comes: while libraries load, while pictures are decoded, in training."""
     command = [sys.executable, "-m", "training", "train", boutique_folder, "--releases", tmp_path, "--weights", "none"]
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may run where it is ignored
     with subprocess.Popen(list(map(str, command)), cwd=HOME, stderr=subprocess.PIPE, text=True) as process:
+        signal.signal(signal.SIGINT, handler)
         time.sleep(after)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "Traceback" not in said
-    assert said.strip().splitlines()[-1].lower().startswith(("aborted", "interrupted"))
+    assert said.count("interrupted") == 1
 
 
 def test_pairs_that_cannot_be_scored_are_counted_and_the_others_are(release_folder: Path, tmp_path: Path) -> None:
@@ -216,8 +218,8 @@ def test_pairs_that_cannot_be_scored_are_counted_and_the_others_are(release_fold
 def test_text_of_users_is_never_markup(tmp_path: Path) -> None:
     """Titles, columns and events may hold what looks like it."""
     (tmp_path / "items.csv").write_text("item_id,[bold]x[/],title\n1,[/sale],[red]\n2,:smile:,b\n")
-    (tmp_path / "interactions.csv").write_text("user_id,item_id,event,timestamp\nu,1,[/view],1700000000\n")
+    (tmp_path / "interactions.csv").write_text("user_id,item_id,event,timestamp\nu,1,[/stare],1700000000\n")
     said = vitrine("check", tmp_path, ok=False)
     assert "[bold]x[/] (category)" in said.stdout
-    assert "unknown event '[/view]'" in said.stdout
+    assert "unknown event '[/stare]'" in said.stdout
     assert "Traceback" not in said.stderr
