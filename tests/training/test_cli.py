@@ -207,7 +207,8 @@ def test_pairs_that_cannot_be_scored_are_counted_and_the_others_are(release_fold
     pairs.write_bytes("user_id,item_id\n00007,0004\n00007,none\nJosé,0004\n,0004\n".encode("latin-1"))
     summary = json.loads(vitrine("score", release_folder, "--pairs", pairs, "--out", scored, "--json").stdout)
     assert (summary["pairs"], summary["scored"], summary["not_scored"]) == (4, 2, [2, 4])
-    rows = list(csv.DictReader(scored.open()))
+    with scored.open() as file:
+        rows = list(csv.DictReader(file))
     assert [bool(row["score"]) for row in rows] == [True, False, True, False]
     assert rows[2]["user_id"] == "José"
     pairs.write_text("")

@@ -94,7 +94,8 @@ def test_a_killed_training_leaves_nothing_half_written_and_is_taken_up_again(
     boutique_folder: Path, tmp_path: Path
 ) -> None:
     """SIGKILL in the middle: no release, no finished stage that is not whole; the next run resumes and finishes."""
-    arguments = ["--backbone", "convnet", "--weights", "none", "--dim", "16", "--epochs", "6", "--image-size", "64"]
+    arguments = ["--backbone", "convnet", "--weights", "none", "--dim", "16", "--epochs", "6", "--image-size", "64",
+                 "--last-layer-steps", "100", "--factors", "8", "--sweeps", "3"]  # fmt: skip
     command = [sys.executable, "-m", "training", "train", str(boutique_folder), "--releases", str(tmp_path), *arguments]
     with subprocess.Popen(command, cwd=HOME, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 90
