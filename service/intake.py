@@ -134,9 +134,10 @@ class IntakeLayer:
                 await self.app(scope, receive, sending)
                 return
             async with self._uploads.upload() as upload:
-                body = await self._read(receive, headers, upload)
+                # held by the message alone: whoever has read it may let it go
+                message: list[Message] = [await self._read(receive, headers, upload)]
                 upload.task = None
-                await self.app(_plain(scope, len(body)), _once(body, receive), sending)
+                await self.app(_plain(scope, upload.bytes), _once(message, receive), sending)
         except (BadQuery, Busy) as error:
             if began:
                 raise
@@ -153,8 +154,8 @@ class IntakeLayer:
         named = scope["query_string"].decode("latin-1").partition("&")[0].partition("=")[0]
         raise BadQuery(f"unknown query parameter {shown(named)}; this service takes none, fields belong into the body")
 
-    async def _read(self, receive: Receive, headers: dict[bytes, bytes], upload: Upload) -> bytes:
-        """The whole body, unpacked. Raises TooLarge, SlowBody, UnsupportedMedia, Malformed, Overloaded,
+    async def _read(self, receive: Receive, headers: dict[bytes, bytes], upload: Upload) -> Message:
+        """The whole body, unpacked, as one message. Raises TooLarge, SlowBody, UnsupportedMedia, Malformed, Overloaded,
         ClientDisconnect."""
         declared = headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > self._max_body_bytes:
@@ -177,7 +178,7 @@ class IntakeLayer:
                     most = self._max_body_bytes
                     raise TooLarge(f"the body has more than {most} bytes when it is unpacked; no more are accepted")
                 parts.append(part)
-        return b"".join(parts)
+        return {"type": "http.request", "body": b"".join(parts), "more_body": False}
 
     async def _next(self, receive: Receive, received: int) -> Message:
         try:
@@ -204,9 +205,8 @@ def _plain(scope: Scope, length: int) -> Scope:
     return {**scope, "headers": [*headers, (b"content-length", str(length).encode())]}
 
 
-def _once(body: bytes, receive: Receive) -> Receive:
-    """The body as one message; then what the connection says."""
-    held: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+def _once(held: list[Message], receive: Receive) -> Receive:
+    """The one message, which is then no longer held; then what the connection says."""
 
     async def next_message() -> Message:
         return held.pop() if held else await receive()

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(20 * 1024 * 1024, gt=0, description="longest body that a request may have")
     max_uploads: int = Field(256, gt=0, description="requests with a body that may arrive or be answered at once")
-    max_upload_bytes: int = Field(256 * 1024 * 1024, gt=0, description="bytes that their bodies may have together")
+    max_upload_bytes: int = Field(64 * 1024 * 1024, gt=0, description="bytes that their bodies may have together")
     body_stall: float = Field(10.0, gt=0, description="seconds that a body may pause before it is answered 408")
     keep_alive: int = Field(75, ge=0, description="seconds that a connection without a request is kept")
     cors_origins: tuple[str, ...] = Field(

@@ -51,4 +51,4 @@ def test_an_attack_leaves_a_pod_within_its_limit_and_answering(first: Pod, photo
     assert max(held) < memory_limit(group)
     assert answered.count(200) >= 0.8 * len(answered)
     assert set(statuses) <= {0, 200, 408, 429, 503}
-    assert metric(first, "vitrine_upload_bytes") <= 256 * 2**20
+    assert metric(first, "vitrine_upload_bytes") <= 64 * 2**20

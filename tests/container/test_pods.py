@@ -49,7 +49,7 @@ def test_the_image_says_what_it_is(team: Team) -> None:
     [facts] = json.loads(podman("image", "inspect", f"{IMAGE}:1"))
     config = facts["Config"]
     assert config["User"] == "1034:1034"
-    assert set(config["ExposedPorts"]) == {"3000/tcp", "3001/tcp"}
+    assert set(config["ExposedPorts"]) == {"3000/tcp", "3001/tcp", "3002/tcp"}
     assert {"BENTOML_DO_NOT_TRACK=True", "ORT_DISABLE_TELEMETRY=1"} <= set(config["Env"])
     assert config["Labels"]["vitrine.release"] == "1"
     assert config["Labels"]["vitrine.manifest"] == digest(team.releases / "1" / MANIFEST)
