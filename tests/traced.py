@@ -22,6 +22,7 @@ CONNECTED = re.compile(r'(?:connect|sendto)\(.*sa_family=AF_INET6?, sin6?_port=h
 WRITES = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|^\d+ +(?:creat|mkdir|rename|symlink|link)")
 NAMED = re.compile(r'"([^"]*)"')
 NO_FILES = ("/dev/", "/proc/", "/sys/", "pipe:")
+COMPILED = "/__pycache__"  # of our code, beside it: Python's and numba's
 
 needs_strace = pytest.mark.skipif(STRACE is None, reason="strace is not installed: apt-get install strace")
 
@@ -44,7 +45,7 @@ class Traced:
         for line in self.log.read_text(errors="replace").splitlines():
             if WRITES.search(line) and " = -1 " not in line and (names := NAMED.findall(line)):
                 path = os.path.normpath(HOME / names[-1])
-                if not path.startswith((str(self.folder), *NO_FILES)):
+                if not path.startswith((str(self.folder), *NO_FILES)) and COMPILED not in path:
                     found.add(path)
         return found
 
