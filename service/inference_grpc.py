@@ -271,6 +271,11 @@ def _begun(context: Any) -> calls.Call:
     return calls.begin(calls.GRPC, str(sent.get("traceparent", "")))
 
 
+def _code_of(error: BadQuery | Busy) -> grpc.StatusCode:
+    """The status that clients know an error of ours by."""
+    return next(code for kind, code in CODES.items() if isinstance(error, kind))
+
+
 async def _answer(call: Callable[[], Awaitable[Any]], context: Any) -> Any:
     """What the call gives; an error of ours as the status that clients know."""
     try:
@@ -279,8 +284,7 @@ async def _answer(call: Callable[[], Awaitable[Any]], context: Any) -> Any:
     except (BadQuery, Busy) as error:
         also = (("retry-after", "1"),) if isinstance(error, Busy) else ()
         context.set_trailing_metadata((("trace-id", begun.trace_id), *also))
-        code = next(code for kind, code in CODES.items() if isinstance(error, kind))
-        await context.abort(code, str(error))
+        await context.abort(_code_of(error), str(error))
 
 
 class _KeyCheck(grpc.aio.ServerInterceptor):
@@ -352,8 +356,7 @@ class _Arrivals(grpc.aio.ServerInterceptor):
                 del message
                 return await infer(request, context)
         except (BadQuery, Busy) as error:
-            code = next(code for kind, code in CODES.items() if isinstance(error, kind))
-            await context.abort(code, str(error))
+            await context.abort(_code_of(error), str(error))
 
     async def _arrive(self, messages: Any) -> bytes:
         """The one message of a call. Raises SlowBody, Overloaded, Malformed."""

@@ -192,7 +192,7 @@ def _parse(content: bytes, header: list[str], delimiter: str) -> tuple[pd.DataFr
     except pa.ArrowInvalid as error:
         if "Empty CSV" in str(error):
             return pd.DataFrame({column: pd.Series([], dtype=object) for column in header}), wrong
-        if (row := _unclosed(content, delimiter)) is not None:
+        if (row := _unclosed(content)) is not None:
             raise CatalogueError(
                 f"row {row} has a quote that is not closed, so the rows after it cannot be told apart: "
                 'close it, or write "" for a quote within a cell'
@@ -201,7 +201,7 @@ def _parse(content: bytes, header: list[str], delimiter: str) -> tuple[pd.DataFr
     return table.to_pandas().astype(object), wrong
 
 
-def _unclosed(content: bytes, delimiter: str) -> int | None:
+def _unclosed(content: bytes) -> int | None:
     """The first data row with an odd number of quotes, or None."""
     for number, line in enumerate(content.split(b"\n")):
         if number and line.count(b'"') % 2:
