@@ -28,7 +28,7 @@ SRGB, AS_STORED = "sRGB", "as stored"
 Box = tuple[float, float, float, float]
 Area = tuple[int, int, int, int]  # left, top, right, bottom, pixels as they are stored
 
-# Measured, bytes a pixel at the worst moment (tests/service/test_picture_file.py measures again): Pillow keeps palettes,
+# Measured, bytes a pixel at the worst moment (tests/service/test_picture_file.py does it again): Pillow keeps palettes,
 # grey and single bits in one byte, 16-bit grey in two, all else in four; the other decoders hold several copies.
 HELD = {"1": 1, "L": 1, "P": 1, "I;16": 2}
 HELD_BY_FORMAT = {"WEBP": 8.0, "GIF": 2.0, "AVIF": 10.0, "HEIC": 7.0}
