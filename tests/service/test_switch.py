@@ -26,7 +26,8 @@ def answers(releases: Path) -> dict[str, list[list[str]]]:
     found = {}
     for number in ("1", "2"):
         recommender = Recommender(Release.open(releases / number))
-        given = recommender.recommend([Query(user_id=user) for user in USERS])
+        # one by one: the last bits of a large batch's scores are others, and two items may be that close
+        given = [recommender.recommend([Query(user_id=user)])[0] for user in USERS]
         found[number] = [[item.item_id for item in answer.items] for answer in given]
     assert found["1"] != found["2"]
     return found
