@@ -195,6 +195,13 @@ def resolve(path: Path) -> Path:
     return path.parent / said
 
 
+def point(pointer: Path, text: str) -> None:
+    """Have a pointer file, which `resolve` reads, say this from one moment to the next."""
+    aside = pointer.with_name(f".{pointer.name}.part")
+    aside.write_text(text)
+    aside.replace(pointer)
+
+
 def verify(folder: Path, *, trusted: Sequence[Ed25519PublicKey] = ()) -> Manifest:
     """The manifest of a release, once its signature and every file were found to be as they should. What the signature
     covers is looked at before anything is parsed; no file may be a link, which could lead out of the folder.

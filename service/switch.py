@@ -18,7 +18,7 @@ from pathlib import Path
 
 from service.errors import NotFound, VitrineError, shown
 from service.pipeline import Recommender
-from service.release import resolve
+from service.release import point, resolve
 from service.serving import Serving
 
 LOOK_AGAIN = 1.0  # seconds between looks at the pointer
@@ -68,19 +68,14 @@ class Switch:
         before = self._pointer()
         if before is not None:
             self._said = f"{number}\n"  # the watching thread has nothing to do
-            self._point(self._said)
+            point(self._path, self._said)
         try:
             yield
         except BaseException:
             if before is not None:
                 self._said = before
-                self._point(before)
+                point(self._path, before)
             raise
-
-    def _point(self, text: str) -> None:
-        aside = self._path.with_name(f".{self._path.name}.part")
-        aside.write_text(text)
-        aside.replace(self._path)
 
     def close(self) -> None:
         """Watch no longer."""

@@ -72,7 +72,7 @@ class Service:
 def serve(
     release: Path, home: Path, environment: Mapping[str, str] | None = None, *, verify: Path | None = None
 ) -> Iterator[Service]:
-    """`vitrine serve` on free ports, ready; ended with SIGTERM. verify: the certificate that TLS is checked with."""
+    """`vitrine serve` on free ports, ready; ended by SIGTERM, at once. verify: certificate that TLS is checked with."""
     port, grpc_port, metrics_port = free_port(), free_port(), free_port()
     home.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "training", "serve", str(release), "--port", str(port)]
@@ -90,7 +90,9 @@ def serve(
                 wait_until(service.ready, log=log)
                 yield service
         finally:
-            process.terminate()
+            for _ in range(2):  # nobody is on the way who would have to be waited for
+                process.terminate()
+                time.sleep(0.1)
             process.wait(timeout=30)
 
 

@@ -1,5 +1,5 @@
-"""The `vitrine` command. Its verbs: cli_train.py makes releases, cli_release.py looks at them, cli_promote.py promotes
-them, cli_package.py packs them for other machines, cli_triton.py readies them for Triton."""
+"""The `vitrine` command. Its verbs: cli_train.py makes releases, cli_release.py looks at one, cli_compare.py at more,
+cli_promote.py promotes them, cli_package.py packs them for other machines, cli_triton.py readies them for Triton."""
 
 import sys
 
@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.text import Text
 
 from service.errors import VitrineError
-from training import cli_package, cli_promote, cli_release, cli_train, cli_triton
+from training import cli_compare, cli_package, cli_promote, cli_release, cli_train, cli_triton
 from training.console import app
 
-__all__ = ["app", "cli_package", "cli_promote", "cli_release", "cli_train", "cli_triton", "main"]
+__all__ = ["app", "cli_compare", "cli_package", "cli_promote", "cli_release", "cli_train", "cli_triton", "main"]
 
 
 def main() -> None:

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from service.errors import VitrineError
 from service.settings import Settings
 from training.console import AsJson, ReleasePath, app, open_recommender, out
 from training.progress import say, track
+
+# of what is measured, what is printed; the rest is in metrics.json and on the page
+SHOWN = {"ndcg_at_10": "nDCG@10", "recall_at_20": "recall@20", "hit_rate_at_10": "hit rate@10", "mrr_at_10": "MRR@10",
+         "auc": "AUC"}  # fmt: skip
 
 
 @app.command(
@@ -74,7 +78,7 @@ def evaluate(
     if as_json:
         print(json.dumps(measured.metrics, indent=1, sort_keys=True))
     else:
-        _print_metrics(measured.metrics)
+        _print_metrics(measured.metrics, recommender.release.number)
         print(out_folder / "report.html")
 
 
@@ -105,22 +109,39 @@ def segments(
         print(out_file)
 
 
-def _print_metrics(metrics: dict[str, Any]) -> None:
-    table = Table("measure", "value", title="Evaluation")
+def _print_metrics(metrics: dict[str, Any], release: str) -> None:
+    """Models by measures, a table for each kind of question; the whole lies in metrics.json."""
+    ranking = metrics.get("ranking", {})
+    for title, found in (
+        ("Shoppers with a history", ranking),
+        ("Items that nobody had touched", ranking.get("cold_items", {})),
+        ("Shoppers without a history", ranking.get("cold_users", {})),
+    ):
+        if not found.get("test_users"):
+            continue
+        table = Table(
+            "", *(Column(called, justify="right") for called in SHOWN.values()),
+            title=f"{title}: {found['test_users']} shoppers, {found['candidate_items']} items",
+        )  # fmt: skip
+        models = {f"release {release}": found, **found.get("baselines", {})}
+        if "best_possible" in found:
+            models["best possible"] = found["best_possible"]
+        for name, figures in models.items():
+            table.add_row(name.replace("_", " "), *(_figure(figures.get(measure)) for measure in SHOWN))
+        out.print(table)
+    if "retrieval" in metrics:
+        found = metrics["retrieval"]
+        colours = found["colour_histogram_precision_at_10"]
+        out.print(
+            f"photos: {found['precision_at_10']:.4f} of the ten nearest are of the photo's category "
+            f"(colours alone {colours:.4f}, chance {found['chance']:.4f}), over {found['queries']} photos",
+            soft_wrap=True,
+        )
+    out.print("milliseconds: " + ", ".join(f"{n.removesuffix('_ms')} {v:.2f}" for n, v in metrics["stages"].items()))
 
-    def add(prefix: str, values: dict[str, Any]) -> None:
-        for name, value in values.items():
-            if isinstance(value, dict):
-                add(f"{prefix}{name}.", value)
-            elif isinstance(value, list):
-                if not name.endswith("_interval"):
-                    continue  # curves are for the page
-                table.add_row(f"{prefix}{name}", " to ".join(f"{v:.4f}" for v in value))
-            else:
-                table.add_row(f"{prefix}{name}", f"{value:.4f}" if isinstance(value, float) else str(value))
 
-    add("", metrics)
-    out.print(table)
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 @app.command(

@@ -12,9 +12,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from service.errors import VitrineError
+from service.errors import RegistryError, VitrineError
 from service.settings import Settings
 from service.signing import read_trusted
+from training.progress import say
 
 app = typer.Typer(
     help="Visual recommendation: train a release, look at it, serve it.",
@@ -60,9 +61,13 @@ def open_registry(releases: Path, *, begin: bool = False) -> Any:
 
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     trusted = read_trusted(Settings.read().trusted_keys)
-    registry = Registry(uri, trusted=trusted) if uri else local(releases, begin=begin, trusted=trusted)
-    registry.reconcile(releases)
-    promotion.reconcile(registry)
+    registry = Registry(uri, trusted=trusted, begin=begin) if uri else local(releases, begin=begin, trusted=trusted)
+    registry.releases()  # whether it can be read at all
+    try:
+        registry.reconcile(releases)
+        promotion.reconcile(registry)
+    except RegistryError as error:  # one that can only be read; what has to write to it says so itself
+        say(f"what a command that was broken off left is not settled: {error}")
     return registry
 
 

@@ -13,13 +13,17 @@ from service.queries import Event, Query
 from service.release import Manifest, Release
 from service.shadow import rank_correlation
 from training import precisions
+from training.catalogue import Catalogue
+from training.exam import last_cutoff, set_exam
+from training.measures import interval
 from training.pages import write_page
 from training.progress import track
 from training.report import picture_of
 
 PHOTOS, SHOPPERS, SHOWN = 60, 60, 40  # queries of each kind, and how many of them are on the page
 LAST_EVENTS = 4
-IGNORED = ("files", "created", "release")
+# figures of a manifest were measured on what that release's log held out: of two logs they say nothing together
+IGNORED = ("files", "created", "release", "metrics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,19 @@ class Change:
     name: str
     first: Any
     second: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A measure of both releases over the same questions. difference: the second's less the first's; interval: of it,
+    paired, 95 %; questions: how many."""
+
+    name: str
+    first: float
+    second: float
+    difference: float
+    interval: list[float]
+    questions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +59,11 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What is different. overlap: mean share of ten items that are the same; queries: that were asked."""
+    """What is different. figures: of held-out questions, where there was a catalogue to ask about; overlap: mean share
+    of ten items that are the same; queries: that were asked."""
 
     changes: list[Change]
+    figures: list[Figure]
     overlap: float
     queries: int
 
@@ -55,8 +74,10 @@ class _Asked:
     shown: list[tuple[str | None, str]] = field(default_factory=list)
 
 
-def compare(first: Path, second: Path, page: Path, *, user_key: str) -> Diff:
-    """Compare two release folders, and write the page. Raises ReleaseError."""
+def compare(first: Path, second: Path, page: Path, *, user_key: str, catalogue: Catalogue | None = None) -> Diff:
+    """Compare two release folders, and write the page. catalogue: with what happened after both were trained.
+
+    Raises ReleaseError."""
     releases = [Release.open(folder) for folder in (first, second)]
     recommenders = [Recommender(release, user_key=user_key) for release in releases]
     answered = []
@@ -66,13 +87,27 @@ def compare(first: Path, second: Path, page: Path, *, user_key: str) -> Diff:
     answered.sort(key=lambda each: each.correlation)
     shares = [len(set(a) & set(b)) / max(1, len(a), len(b)) for a, b in (each.items for each in answered)]
     changes = list(_changes(releases[0].manifest, releases[1].manifest))
-    found = Diff(changes, float(np.mean(shares)) if shares else 1.0, len(answered))
+    figures = [] if catalogue is None else _figures(recommenders, catalogue)
+    found = Diff(changes, figures, float(np.mean(shares)) if shares else 1.0, len(answered))
     shown = answered[:SHOWN]
     write_page(
         "diff.html.j2", page, diff=found, numbers=[release.number for release in releases], answered=shown,
         pictures=_pictures(releases, shown), titles=_titles(releases, shown),
     )  # fmt: skip
     return found
+
+
+def _figures(recommenders: list[Recommender], catalogue: Catalogue) -> list[Figure]:
+    """Both are asked what neither was taught, as the gate asks."""
+    exam = set_exam(catalogue, last_cutoff(recommenders))
+    a, b = (exam.ask(recommender).each for recommender in recommenders)
+    return [
+        Figure(
+            name, float(a[name].mean()), float(b[name].mean()), float((b[name] - a[name]).mean()),
+            interval(b[name] - a[name]), len(a[name]),
+        )
+        for name in a if name in b
+    ]  # fmt: skip
 
 
 def _queries(first: Release, second: Release) -> Iterator[_Asked]:

@@ -1,5 +1,6 @@
 """Held-out questions that several releases are asked alike, each through service.pipeline."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,6 +97,14 @@ class Exam:
     def _rows_in(self, recommender: Recommender) -> np.ndarray:
         found = (recommender.release.items.find(item) for item in self.catalogue.items["item_id"])
         return np.array([-1 if row is None else row for row in found])
+
+
+def last_cutoff(recommenders: Sequence[Recommender]) -> int | None:
+    """Seconds after which nothing taught any of them; None where the first has no ranker. Those without interactions
+    have no say."""
+    manifests = [recommender.release.manifest for recommender in recommenders]
+    found = [manifest.data["cutoff"] for manifest in manifests if manifest.ranker is not None]
+    return max(found) if found and manifests[0].ranker is not None else None
 
 
 def set_exam(catalogue: Catalogue, cutoff: int | None, *, seed: int = 0) -> Exam:

@@ -23,7 +23,7 @@ from service.queries import Query
 from service.release import MANIFEST, Release, digest
 from service.wire import RecommendationOut, to_json
 from training.catalogue import Catalogue
-from training.exam import COLD_ITEMS, COLD_USERS, NDCG, POPULARITY, RECALL, WARM, Exam, Marks, set_exam
+from training.exam import COLD_ITEMS, COLD_USERS, NDCG, POPULARITY, RECALL, WARM, Exam, Marks, last_cutoff, set_exam
 from training.measures import LEVEL, interval, median_interval, top
 from training.pages import write_page
 from training.precisions import chain_overlaps
@@ -33,6 +33,7 @@ DEFAULTS = Path(__file__).with_name("gates.toml")
 FRESH = timedelta(hours=24)
 TIMED, COMPARED, PROBED = 60, 100, 200  # queries
 FEWEST_TURNS, MOST_TURNS = 2, 12  # of the timed ones
+ASKS_LESS_ABOVE = ("most_", "largest_", "fewest_shoppers")  # thresholds that let more through where they are larger
 Thresholds = dict[str, dict[str, float]]
 
 
@@ -126,6 +127,17 @@ def read_thresholds(path: Path | None) -> Thresholds:
     return found
 
 
+def loosened(thresholds: Thresholds) -> list[str]:
+    """Those that ask less than the defaults do, with both values."""
+    defaults = read_thresholds(None)
+    return [
+        f"{section}.{name} {value:g} (default {defaults[section][name]:g})"
+        for section, values in thresholds.items()
+        for name, value in values.items()
+        if (value > defaults[section][name] if name.startswith(ASKS_LESS_ABOVE) else value < defaults[section][name])
+    ]
+
+
 def run(
     release: Path, production: Path | None, catalogue: Catalogue, thresholds: Thresholds, *, user_key: str
 ) -> Report:
@@ -134,7 +146,7 @@ def run(
     Raises ReleaseError where the release cannot be opened or does not give its golden answers."""
     folders = [release] if production is None else [release, production]
     recommenders = [_open(folder, user_key) for folder in folders]
-    exam = set_exam(catalogue, _cutoff(recommenders))
+    exam = set_exam(catalogue, last_cutoff(recommenders))
     marks = [exam.ask(recommender) for recommender in recommenders]
     mine, theirs = marks[0], marks[1] if production is not None else None
     checks = [
@@ -167,13 +179,6 @@ def _open(folder: Path, user_key: str) -> Recommender:
     recommender = Recommender(release, user_key=user_key)
     recommender.prove()
     return recommender
-
-
-def _cutoff(recommenders: Sequence[Recommender]) -> int | None:
-    """After what taught any of them. Those without interactions have no say."""
-    manifests = [recommender.release.manifest for recommender in recommenders]
-    found = [manifest.data["cutoff"] for manifest in manifests if manifest.ranker is not None]
-    return max(found) if found and manifests[0].ranker is not None else None
 
 
 def _ranking(mine: Marks, theirs: Marks | None, exam: Exam, asked: dict[str, float]) -> Iterator[Check]:

@@ -6,17 +6,18 @@ left between them.
 import getpass
 import socket
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from service.errors import PromotionRefused
 from training.progress import say
+from training.records import Run
 from training.registry import ALIASES, PRODUCTION, PROMOTIONS, Registry, is_abandoned, owner
 
-PATIENCE = 60.0  # seconds for which a move that another machine began is waited for
+PATIENCE = timedelta(seconds=60)  # for which a move that another machine began is left alone
+SETTLED = 5.0  # seconds for which the end of a move that another one began is waited for
 PROMOTE, ROLLBACK = "promote", "rollback"
 TAG = "vitrine."
 
@@ -24,7 +25,8 @@ TAG = "vitrine."
 @dataclass(frozen=True, slots=True)
 class Move:
     """One move of an alias. release: None where the alias names nothing from then on; before: what it named;
-    forced: although the gate refused it. Its reports are artefacts of the run."""
+    forced: although the gate refused it; loosened: thresholds of the gate that asked less than they do by default.
+    Its reports are artefacts of the run. moved: False for what `promote` found done already."""
 
     alias: str
     release: int | None
@@ -34,22 +36,25 @@ class Move:
     why: str
     kind: str
     forced: bool
+    loosened: str
     run_id: str
+    moved: bool = field(default=True, compare=False)
 
 
 def promote(
     registry: Registry, number: int, alias: str, *, why: str, who: str, forced: bool = False,
-    reports: tuple[Path, ...] = (),
+    loosened: Sequence[str] = (), reports: tuple[Path, ...] = (),
 ) -> Move:  # fmt: skip
-    """Have an alias name a release that the registry holds; where it does already, nothing is done. reports: files
-    that say why it may.
+    """Have an alias name a release that the registry holds; where it does already, nothing is done, and the move that
+    did it is returned. reports: files that say why it may.
 
     Raises PromotionRefused while another move of this alias is under way, RegistryError."""
     require_sense(alias, why)
     registry.get(number)
-    if registry.aliases().get(alias) == number and (there := as_of(history(registry), datetime.now(UTC)).get(alias)):
+    if there := _done(registry, alias, number):
         return there
-    return _move(registry, alias, number, kind=PROMOTE, why=why, who=who, forced=forced, reports=reports)
+    said = {"kind": PROMOTE, "why": why, "who": who, "forced": str(forced).lower(), "loosened": ", ".join(loosened)}
+    return _move(registry, alias, number, said, reports)
 
 
 def rollback(registry: Registry, alias: str, *, why: str, who: str) -> Move:
@@ -60,7 +65,7 @@ def rollback(registry: Registry, alias: str, *, why: str, who: str) -> Move:
     back = before(history(registry), alias)
     if back is None and alias == PRODUCTION:
         raise PromotionRefused("there was nothing in production before: promote another release in its place")
-    return _move(registry, alias, back, kind=ROLLBACK, why=why, who=who)
+    return _move(registry, alias, back, {"kind": ROLLBACK, "why": why, "who": who, "forced": "false", "loosened": ""})
 
 
 def before(moves: list[Move], alias: str) -> int | None:
@@ -82,8 +87,7 @@ def before(moves: list[Move], alias: str) -> int | None:
 
 def history(registry: Registry) -> list[Move]:
     """Every move that was finished, oldest first."""
-    moves = [_read(run) for run in _runs(registry, "attributes.status = 'FINISHED'")]
-    return sorted(moves, key=lambda move: (move.at, move.run_id))
+    return [_read(run) for run in registry.runs(PROMOTIONS) if run.status == "FINISHED"]
 
 
 def as_of(moves: list[Move], moment: datetime) -> dict[str, Move]:
@@ -95,15 +99,14 @@ def reconcile(registry: Registry) -> None:
     """Settle the moves that a crash left between intent and end: an alias that has moved is recorded as moved, one
     that has not stays where it is."""
     for run in _unfinished(registry):
-        tags, move = run.data.tags, _read(run)
-        age = time.time() - run.info.start_time / 1000
-        if not (is_abandoned(tags) or age > PATIENCE):
+        move = _read(run)
+        if not (is_abandoned(run.tags) or datetime.now(UTC) - run.began > PATIENCE):
             continue
         moved = registry.aliases().get(move.alias) == move.release
         what = f"{move.kind} of {_name(move.release)} to {move.alias}, begun by {move.who} at {move.at:%F %T} and"
         say(f"{what} broken off: {'it had taken effect' if moved else 'it had no effect'}")
-        registry.mlflow_client.set_tag(run.info.run_id, f"{TAG}reconciled", "true")
-        registry.mlflow_client.set_terminated(run.info.run_id, status="FINISHED" if moved else "KILLED")
+        registry.mlflow_client.set_tag(run.run_id, f"{TAG}reconciled", "true")
+        registry.mlflow_client.set_terminated(run.run_id, status="FINISHED" if moved else "KILLED")
 
 
 def require_sense(alias: str, why: str) -> None:
@@ -120,64 +123,75 @@ def whoami() -> str:
 
 
 def _move(
-    registry: Registry, alias: str, number: int | None, *, kind: str, why: str, who: str, forced: bool = False,
-    reports: tuple[Path, ...] = (),
-) -> Move:  # fmt: skip
-    said = {
-        "alias": alias, "release": _text(number), "before": _text(registry.aliases().get(alias)), "kind": kind,
-        "why": why, "who": who, "forced": str(forced).lower(),
-    }  # fmt: skip
-    tags = {f"{TAG}{name}": value for name, value in said.items()} | owner()
-    run = registry.mlflow_client.create_run(
-        registry.experiment(PROMOTIONS), tags=tags, run_name=f"{kind} {_name(number)} to {alias}"
-    )
+    registry: Registry, alias: str, number: int | None, said: dict[str, str], reports: tuple[Path, ...] = ()
+) -> Move:
+    facts = {"alias": alias, "release": _text(number), "before": _text(registry.aliases().get(alias)), **said}
+    tags = {f"{TAG}{name}": value for name, value in facts.items()} | owner()
+    tags["mlflow.note.content"] = f"{facts['why']} ({facts['who']})"
+    begun = registry.mlflow_client.create_run(
+        registry.experiment(PROMOTIONS), tags=tags, run_name=f"{said['kind']} {_name(number)} to {alias}"
+    ).info.run_id
     for report in reports:
-        registry.mlflow_client.log_artifact(run.info.run_id, str(report), "reports")
-    if other := _earlier(registry, run, alias):
-        registry.mlflow_client.set_terminated(run.info.run_id, status="FAILED")
-        raise PromotionRefused(f"another move of {alias} is under way, by {other.who}; try again")
+        registry.mlflow_client.log_artifact(begun, str(report), "reports")
+    if other := _earlier(registry, begun, alias):
+        registry.mlflow_client.set_terminated(begun, status="FAILED")
+        return _give_way(registry, other, number)
+    if said["kind"] == PROMOTE and (there := _done(registry, alias, number)):  # by one that has ended just now
+        registry.mlflow_client.set_terminated(begun, status="KILLED")
+        return there
     registry.point(alias, number)
-    registry.mlflow_client.set_terminated(run.info.run_id)
-    return _read(run)
+    registry.mlflow_client.set_terminated(begun)
+    return next(_read(run) for run in registry.runs(PROMOTIONS) if run.run_id == begun)
 
 
-def _earlier(registry: Registry, run: Any, alias: str) -> Move | None:
+def _earlier(registry: Registry, begun: str, alias: str) -> Move | None:
     """Of intents for one alias that are open at the same time the earliest goes on, and every other gives way."""
-    mine = (run.info.start_time, run.info.run_id)
-    for other in _unfinished(registry):
-        if (other.info.start_time, other.info.run_id) < mine and other.data.tags.get(f"{TAG}alias") == alias:
-            return _read(other)
+    for run in _unfinished(registry):  # oldest first
+        if run.run_id == begun:
+            return None
+        if run.tags.get(f"{TAG}alias") == alias:
+            return _read(run)
     return None
 
 
-def _unfinished(registry: Registry) -> list[Any]:
-    return list(_runs(registry, "attributes.status = 'RUNNING'"))
+def _give_way(registry: Registry, other: Move, number: int | None) -> Move:
+    """What becomes of a move that met an earlier one: done by it, where it was the same. Raises PromotionRefused."""
+    began = time.monotonic()
+    while other.release == number and time.monotonic() < began + SETTLED:
+        if there := _done(registry, other.alias, number):
+            return there
+        time.sleep(0.1)
+    raise PromotionRefused(
+        f"another move of {other.alias}, to {_name(other.release)}, is under way, by {other.who}; nothing was moved; "
+        "look at vitrine history, and try again"
+    )
 
 
-def _runs(registry: Registry, filter: str) -> Iterator[Any]:
-    token = None
-    while True:
-        page = registry.mlflow_client.search_runs(
-            [registry.experiment(PROMOTIONS)], filter, max_results=1000, page_token=token
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
+def _done(registry: Registry, alias: str, number: int | None) -> Move | None:
+    """The move by which the alias names the release, if it does."""
+    if registry.aliases().get(alias) != number:
+        return None
+    last = as_of(history(registry), datetime.now(UTC)).get(alias)
+    return None if last is None or last.release != number else replace(last, moved=False)
 
 
-def _read(run: Any) -> Move:
-    said = {name.removeprefix(TAG): value for name, value in run.data.tags.items()}
+def _unfinished(registry: Registry) -> list[Run]:
+    return [run for run in registry.runs(PROMOTIONS) if run.status == "RUNNING"]
+
+
+def _read(run: Run) -> Move:
+    said = {name.removeprefix(TAG): value for name, value in run.tags.items()}
     return Move(
         alias=said["alias"],
         release=int(said["release"]) if said["release"] else None,
         before=int(said["before"]) if said["before"] else None,
-        at=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
+        at=run.began,
         who=said["who"],
         why=said["why"],
         kind=said["kind"],
         forced=said["forced"] == "true",
-        run_id=run.info.run_id,
+        loosened=said.get("loosened", ""),
+        run_id=run.run_id,
     )
 
 

@@ -5,36 +5,25 @@ manifest: a command that was killed in between leaves a version that nobody sees
 removes.
 """
 
-import fcntl
-import json
-import logging
 import os
 import re
 import shutil
 import socket
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # its seven take minutes to say that nobody answers
-
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from mlflow.entities import Metric, Param
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
 
 from service.errors import RegistryError, ReleaseDamaged
 from service.release import MANIFEST, Manifest, Release, digest, verify
+from training import records
 from training.numbers import claim
 from training.progress import console, say
-from training.samples import write_samples
-
-logging.getLogger("mlflow").setLevel(logging.WARNING)
-logging.getLogger("alembic").setLevel(logging.WARNING)
+from training.records import Run, Version
 
 MODEL = "vitrine"
 TRAINING, PROMOTIONS = "vitrine-training", "vitrine-promotions"
@@ -43,7 +32,10 @@ SEAL = "vitrine.manifest"  # sha256 of manifest.json
 IMAGE = "vitrine.image"  # digest of the image in its registry
 ARTEFACT = "release"  # the release's folder among the artefacts of its run
 OWNER = ("vitrine.host", "vitrine.pid")
-LONGEST = 250  # characters of a parameter, as older servers take it
+EXPERIMENTS = {
+    TRAINING: "A run for each release: parameters, figures, learning curve, its report and every gate it was put to.",
+    PROMOTIONS: "A run for each move of an alias: who, when, why, from what; the gate's result among its artefacts.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,44 +49,54 @@ class Registered:
 
 
 class Registry:
-    """Releases by their numbers, and aliases. Raises RegistryError where MLflow cannot be asked."""
+    """Releases by their numbers, and aliases. What is asked is read from MLflow's records; MLflow itself is loaded for
+    what is written. Raises RegistryError where there is no registry, or it cannot be asked."""
 
-    def __init__(self, uri: str, *, artefacts: Path | None = None, trusted: Sequence[Ed25519PublicKey] = ()) -> None:
-        """uri: as MLFLOW_TRACKING_URI; artefacts: where a new registry keeps files, None for what the server says;
-        trusted: keys of which one must have signed what is fetched; none: whoever."""
+    def __init__(
+        self, uri: str, *, artefacts: Path | None = None, trusted: Sequence[Ed25519PublicKey] = (), begin: bool = True
+    ) -> None:
+        """uri: as MLFLOW_TRACKING_URI; artefacts: where a registry beside its releases keeps files, None for what the
+        server says; trusted: keys of which one must have signed what is fetched; none: whoever; begin: also where
+        there is none yet."""
         self.uri = uri
+        self.shown = str(records.sqlite_path(uri) or uri.rpartition("@")[2])
         self._artefacts = artefacts
         self._trusted = trusted
-        with _first_use(uri):
-            self.mlflow_client: Any = _Client(uri)
-            self._experiments = {name: self._experiment(name) for name in (TRAINING, PROMOTIONS)}
-            if not self.mlflow_client.search_registered_models(f"name = '{MODEL}'"):
-                try:
-                    self.mlflow_client.create_registered_model(MODEL, description="Releases of Vitrine, whole")
-                except RegistryError:  # made by another one meanwhile
-                    self.mlflow_client.get_registered_model(MODEL)
+        if begin:
+            self.mlflow_client  # noqa: B018  makes it
+        self._records = records.at(uri)
+
+    @cached_property
+    def mlflow_client(self) -> Any:
+        """MLflow's own client, of a registry that has what is written here."""
+        from training.mlflow_client import open_client
+
+        return open_client(self.uri, self.shown, model=MODEL, experiments=EXPERIMENTS, artefacts=self._artefacts)
 
     def experiment(self, name: str) -> str:
         """The id of TRAINING or PROMOTIONS."""
-        return self._experiments[name]
+        return str(self.mlflow_client.get_experiment_by_name(name).experiment_id)
+
+    def runs(self, name: str) -> list[Run]:
+        """Of TRAINING or PROMOTIONS, oldest first."""
+        return self._records.runs(name)
 
     def releases(self) -> list[Registered]:
         """All whole ones, oldest first."""
-        found = [_registered(version) for version in self._versions() if SEAL in version.tags]
-        return sorted(found, key=lambda each: each.number)
+        return [_registered(version) for version in self._records.versions(MODEL) if SEAL in version.tags]
 
     def get(self, number: int) -> Registered:
         """Raises RegistryError where there is no such release."""
         there = {each.number: each for each in self.releases()}
         if number not in there:
             raise RegistryError(
-                f"the registry {self.uri} holds no release {number}; it holds {', '.join(map(str, there)) or 'none'}"
+                f"the registry {self.shown} holds no release {number}; it holds {', '.join(map(str, there)) or 'none'}"
             )
         return there[number]
 
     def aliases(self) -> dict[str, int]:
         """The release behind each alias that points to one."""
-        return {name: int(number) for name, number in self.mlflow_client.get_registered_model(MODEL).aliases.items()}
+        return self._records.aliases(MODEL)
 
     def point(self, alias: str, number: int | None) -> None:
         """Have an alias name a release, or none."""
@@ -105,7 +107,8 @@ class Registry:
 
     def image(self, number: int) -> str:
         """The digest of a release's image, such as sha256:..., or "" where nobody has said it."""
-        return str(self.mlflow_client.get_model_version(MODEL, str(number)).tags.get(IMAGE, ""))
+        there = {version.number: version.tags for version in self._records.versions(MODEL)}
+        return there.get(number, {}).get(IMAGE, "")
 
     def note_image(self, number: int, digest: str) -> None:
         """Remember the digest of a release's image, for overlays. Raises RegistryError where it is none."""
@@ -113,10 +116,12 @@ class Registry:
             raise RegistryError(f"the digest of an image is sha256: and 64 hexadecimal digits; got {digest!r}")
         self.mlflow_client.set_model_version_tag(MODEL, str(number), IMAGE, digest)
 
-    def reserve(self, releases: Path) -> int:
-        """Take the next number for a release that is about to be written: no other packaging gets it."""
+    def reserve(self, releases: Path, *, began: datetime | None = None) -> int:
+        """Take the next number for a release that is about to be written: no other packaging gets it. began: when its
+        training did, which its run tells."""
+        milliseconds = None if began is None else int(began.timestamp() * 1000)
         while True:
-            run = self.mlflow_client.create_run(self.experiment(TRAINING), tags=owner())
+            run = self.mlflow_client.create_run(self.experiment(TRAINING), start_time=milliseconds, tags=owner())
             source = f"{run.info.artifact_uri}/{ARTEFACT}"
             version = self.mlflow_client.create_model_version(MODEL, source, run.info.run_id, tags=owner())
             number = int(version.version)
@@ -127,14 +132,25 @@ class Registry:
 
     def add(self, release: Path) -> Registered:
         """Log a release that was written under a reserved number, and seal its version. Again does nothing."""
+        from training import run_log
+
         manifest = Manifest.read(release)
-        version = self.mlflow_client.get_model_version(MODEL, str(manifest.release))
+        number = str(manifest.release)
+        version = self.mlflow_client.get_model_version(MODEL, number)
         if SEAL not in version.tags:
-            self._log(version.run_id, release, manifest)
-            self.mlflow_client.set_model_version_tag(MODEL, version.version, SEAL, digest(release / MANIFEST))
+            with console.status(f"registry: copying release {number}"):
+                run_log.log_release(self.mlflow_client, version.run_id, release, manifest, artefact=ARTEFACT)
+            self.mlflow_client.update_model_version(MODEL, number, run_log.describe(manifest))
+            self.mlflow_client.set_model_version_tag(MODEL, number, SEAL, digest(release / MANIFEST))
             self.mlflow_client.set_terminated(version.run_id)
-            say(f"registry: release {manifest.release} is version {manifest.release} of {MODEL} in {self.uri}")
+            say(f"registry: release {number} is version {number} of {MODEL} in {self.shown}")
         return self.get(manifest.release)
+
+    def add_pages(self, number: int, files: Sequence[Path], folder: str) -> None:
+        """Keep files, such as the gate's, in a folder among the artefacts of a release's run."""
+        run = self.get(number).run_id
+        for file in files:
+            self.mlflow_client.log_artifact(run, str(file), folder)
 
     def fetch(self, number: int, releases: Path) -> Path:
         """The folder of a release, verified: the one that is here, or a copy from the registry's artefacts.
@@ -150,8 +166,8 @@ class Registry:
 
     def reconcile(self, releases: Path) -> None:
         """Complete or remove what a packaging on this machine left when it was killed."""
-        for version in self._versions():
-            number = int(version.version)
+        for version in self._records.versions(MODEL):
+            number = version.number
             if SEAL in version.tags or not is_abandoned(version.tags):
                 continue
             if (releases / str(number)).is_dir():
@@ -162,61 +178,16 @@ class Registry:
                 shutil.rmtree(releases / f".writing-{number}", ignore_errors=True)
                 self._forget(number, version.run_id)
 
-    def _experiment(self, name: str) -> str:
-        found = self.mlflow_client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        place = None if self._artefacts is None else (self._artefacts / name).resolve().as_uri()
-        try:
-            return str(self.mlflow_client.create_experiment(name, artifact_location=place))
-        except RegistryError:  # made by another one meanwhile
-            return str(self.mlflow_client.get_experiment_by_name(name).experiment_id)
-
-    def _versions(self) -> list[Any]:
-        found, token = [], None
-        while True:
-            page = self.mlflow_client.search_model_versions(f"name = '{MODEL}'", max_results=1000, page_token=token)
-            found += page
-            token = page.token
-            if not token:
-                return found
-
     def _forget(self, number: int, run_id: str) -> None:
         self.mlflow_client.delete_model_version(MODEL, str(number))
         self.mlflow_client.set_terminated(run_id, status="KILLED")
-
-    def _log(self, run_id: str, release: Path, manifest: Manifest) -> None:
-        """Parameters, figures, learning curve, the release, and pictures of what it answers."""
-        made = {"preprocessing": manifest.preprocessing, "rows": manifest.rows, "data": manifest.data}
-        parameters = dict(_flat(manifest.training | made))
-        tags = {"data": manifest.data["fingerprint"], **manifest.code}
-        now = int(datetime.now(UTC).timestamp() * 1000)
-        numbers = [(name, value) for name, value in _flat(manifest.metrics) if isinstance(value, int | float)]
-        figures = [Metric(name, float(value), now, 0) for name, value in numbers]
-        figures += [
-            Metric(f"encoder.{name}", value, now, step)
-            for step, epoch in enumerate(learning_curve(release), start=1)
-            for name, value in epoch.items()
-        ]
-        for start in range(0, len(figures), 1000):
-            self.mlflow_client.log_batch(run_id, metrics=figures[start : start + 1000])
-        texts = [Param(name, str(value)[:LONGEST]) for name, value in parameters.items()]
-        for start in range(0, len(texts), 100):
-            self.mlflow_client.log_batch(run_id, params=texts[start : start + 100])
-        for name, value in tags.items():
-            self.mlflow_client.set_tag(run_id, f"vitrine.{name}", value)
-        with console.status(f"registry: copying release {manifest.release}"):
-            self.mlflow_client.log_artifacts(run_id, str(release), ARTEFACT)
-            with tempfile.TemporaryDirectory() as folder:
-                write_samples(Release.open(release), Path(folder))
-                self.mlflow_client.log_artifacts(run_id, folder, "samples")
 
     def _download(self, registered: Registered, folder: Path) -> None:
         aside = folder.with_name(f".pulling-{registered.number}")
         shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
         aside.mkdir(parents=True)
         try:
-            with console.status(f"fetching release {registered.number} from {self.uri}"):
+            with console.status(f"fetching release {registered.number} from {self.shown}"):
                 self.mlflow_client.download_artifacts(registered.run_id, ARTEFACT, str(aside))
             fetched = aside / ARTEFACT
             self._require_same(fetched, registered)
@@ -233,28 +204,9 @@ class Registry:
             raise ReleaseDamaged(f"{folder} has no {MANIFEST} ({error})") from error
         if not same:
             raise ReleaseDamaged(
-                f"{folder} is not the release {registered.number} that {self.uri} holds: its manifest is another; "
+                f"{folder} is not the release {registered.number} that {self.shown} holds: its manifest is another; "
                 f"remove the folder and fetch it again: vitrine pull {registered.number}"
             )
-
-
-class _Client:
-    """MlflowClient, whose errors are ours."""
-
-    def __init__(self, uri: str) -> None:
-        self._client = MlflowClient(uri, registry_uri=uri)
-        self._uri = uri
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
-
-        def ask(*arguments: Any, **named: Any) -> Any:
-            try:
-                return method(*arguments, **named)
-            except (MlflowException, OSError) as error:
-                raise RegistryError(f"the registry {self._uri} says: {str(error).splitlines()[0]}") from error
-
-        return ask
 
 
 def local(releases: Path, *, begin: bool = True, trusted: Sequence[Ed25519PublicKey] = ()) -> Registry:
@@ -263,12 +215,12 @@ def local(releases: Path, *, begin: bool = True, trusted: Sequence[Ed25519Public
 
     Raises RegistryError."""
     place = releases.resolve() / ".registry"
-    if not begin and not place.exists():
+    if not begin and not (place / "mlflow.db").exists():
         raise RegistryError(
             f"{releases} has no registry: vitrine train begins one; or name one by --releases or MLFLOW_TRACKING_URI"
         )
-    place.mkdir(parents=True, exist_ok=True)
-    return Registry(f"sqlite:///{place / 'mlflow.db'}", artefacts=place / "artefacts", trusted=trusted)
+    uri = records.sqlite_url(place / "mlflow.db")
+    return Registry(uri, artefacts=place / "artefacts", trusted=trusted, begin=begin)
 
 
 def owner() -> dict[str, str]:
@@ -276,16 +228,10 @@ def owner() -> dict[str, str]:
     return dict(zip(OWNER, (socket.gethostname(), _process(os.getpid())), strict=True))
 
 
-def is_abandoned(tags: dict[str, str]) -> bool:
+def is_abandoned(tags: Mapping[str, str]) -> bool:
     """Whether these are the tags of a process of this machine that has ended. Of another machine's nothing is known."""
     host, process = (tags.get(name, "") for name in OWNER)
     return host == socket.gethostname() and process != _process(int(process.split(".")[0] or 0))
-
-
-def learning_curve(release: Path) -> list[dict[str, float]]:
-    """What the encoder's training measured after each epoch."""
-    path = release / "report" / "training.json"
-    return list(json.loads(path.read_text())) if path.exists() else []
 
 
 def _process(pid: int) -> str:
@@ -296,28 +242,5 @@ def _process(pid: int) -> str:
         return f"{pid}."
 
 
-def _registered(version: Any) -> Registered:
-    created = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
-    return Registered(int(version.version), version.run_id, version.tags[SEAL], created)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        key = "".join(letter if letter.isalnum() or letter in "_-./ " else "_" for letter in f"{prefix}{name}")
-        if isinstance(value, dict):
-            yield from _flat(value, f"{key}.")
-        elif isinstance(value, list) and name.endswith("_interval"):
-            yield from ((f"{key}.{end}", number) for end, number in zip(("low", "high"), value, strict=False))
-        elif not isinstance(value, list):
-            yield key, value
-
-
-@contextmanager
-def _first_use(uri: str) -> Iterator[None]:
-    """MLflow makes the tables of an SQLite file at first use, which two at once spoil."""
-    if not uri.startswith("sqlite:///"):
-        yield
-        return
-    with Path(f"{uri.removeprefix('sqlite:///')}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _registered(version: Version) -> Registered:
+    return Registered(version.number, version.run_id, version.tags[SEAL], version.created)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,7 @@ class _Run:
     """One run over one catalogue; each method is a stage, and asks for those before it."""
 
     def __init__(self, options: Options, workshop: Workshop, registry: "Registry | None" = None) -> None:
+        self.began = datetime.now(UTC)
         self.options, self.workshop, self.registry = options, workshop, registry
         self._made: dict[str, Product] = {}
         catalogue = read(options.catalogue)
@@ -373,7 +375,7 @@ class _Run:
         if noted.exists() and (self.options.releases / noted.read_text()).exists():
             return int(noted.read_text())
         releases = self.options.releases
-        number = self.registry.reserve(releases) if self.registry else numbers.take(releases)
+        number = self.registry.reserve(releases, began=self.began) if self.registry else numbers.take(releases)
         noted.write_text(str(number))
         return number
 

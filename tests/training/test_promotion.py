@@ -13,6 +13,7 @@ from service.errors import PromotionRefused, RegistryError, VitrineError
 from tests.processes import HOME
 from tests.shop import Shop
 from training import overlays, promotion
+from training.followers import Followers
 from training.registry import PRODUCTION, PROMOTIONS, STAGING, Registry, local
 
 OVERLAY = """\
@@ -38,6 +39,14 @@ def registry(shop: Shop) -> Registry:
 
 def promote(registry: Registry, number: int, alias: str = PRODUCTION, **more: bool) -> promotion.Move:
     return promotion.promote(registry, number, alias, why=f"{number} is better", who="ann@laptop", **more)
+
+
+def vitrine(*arguments: object, code: int = 0) -> str:
+    """What the command line says."""
+    command = [sys.executable, "-m", "training", *map(str, arguments)]
+    done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + (done.stderr if code else "")
 
 
 def now() -> datetime:
@@ -125,12 +134,12 @@ def test_of_many_promotions_at_once_the_history_and_the_alias_agree(registry: Re
 def test_the_next_command_settles_what_a_crash_left(registry: Registry, shop: Shop, moved: bool) -> None:
     """Killed between the intent and the end: recorded if the alias had moved, forgotten if not; again finishes it."""
     promote(registry, 1)
-    breaks = "Registry.point" if not moved else "_Client.set_terminated"
+    breaks = "registry.Registry.point" if not moved else "mlflow_client.Client.set_terminated"
     script = f"""
 import os, sys
 from pathlib import Path
-from training import promotion, registry
-registry.{breaks} = lambda *a, **k: os.kill(os.getpid(), 9)
+from training import mlflow_client, promotion, registry
+{breaks} = lambda *a, **k: os.kill(os.getpid(), 9)
 promotion.promote(registry.local(Path(sys.argv[1])), 2, "production", why="w", who="x")
 """
     killed = subprocess.run([sys.executable, "-c", script, str(shop.releases)], cwd=HOME, check=False)
@@ -154,6 +163,53 @@ def test_a_move_that_another_machine_has_just_begun_is_left_alone(registry: Regi
     assert registry.mlflow_client.get_run(run.info.run_id).info.status == "RUNNING"
     with pytest.raises(PromotionRefused, match="under way, by eve@far"):
         promote(registry, 2)
+
+
+def test_who_comes_second_with_the_same_move_finds_it_done(registry: Registry, shop: Shop) -> None:
+    """Of several who promote one release at once one moves it; the others read that it is there, and by whom."""
+    promote(registry, 1)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [
+            pool.submit(promotion.promote, local(shop.releases), 2, PRODUCTION, why="w", who=f"{n}") for n in "abcd"
+        ]
+        moves = [each.result() for each in asked]
+    assert [move.moved for move in moves].count(True) == 1
+    assert len({move.run_id for move in moves}) == 1
+    assert [move.release for move in promotion.history(registry)] == [1, 2]
+
+
+def test_loosened_thresholds_leave_a_mark(shop: Shop, tmp_path: Path) -> None:
+    """As --force does: in what promote says, and in the history, for good."""
+    thresholds = tmp_path / "gates.toml"
+    thresholds.write_text("[ranking]\nleast_share = 0.5\nfewest_shoppers = 40\n[cost]\nmost_latency = 1.2\n")
+    asked = ("--catalogue", shop.catalogue, "--releases", shop.releases, "--thresholds", thresholds)
+    assert "(with loosened gates)" in vitrine("promote", 1, "--to", "production", "--reason", "w", *asked)
+    [move] = promotion.history(local(shop.releases))
+    assert move.loosened == "ranking.least_share 0.5 (default 0.95), ranking.fewest_shoppers 40 (default 30)"
+    assert "with loosened gates" in vitrine("history", "--releases", shop.releases)
+    assert not move.forced
+
+
+def test_a_pointer_file_follows_the_registry_and_status_compares_it(registry: Registry, tmp_path: Path) -> None:
+    """It names a release that lies beside it, whole; what is no pointer stays as it is."""
+    pointer = tmp_path / "served" / "current"
+    pointer.parent.mkdir()
+    releases = ("--releases", tmp_path / "releases")
+    promote(registry, 1)
+    Followers(current=pointer).write(registry, 1)
+    assert pointer.read_text() == "1\n"
+    assert (pointer.parent / "1" / "manifest.json").is_file()
+    assert "as registered" in vitrine("status", "--current", pointer, *releases)
+    promote(registry, 2)
+    assert "drift" in vitrine("status", "--current", pointer, *releases, code=1)
+    Followers(current=pointer).write(registry, 2)
+    assert "1" in vitrine("rollback", "--reason", "w", *releases, "--write-current", pointer)
+    assert pointer.read_text() == "1\n"
+    pointer.write_text("mine")
+    said = vitrine("rollback", "--reason", "w", *releases, "--write-current", pointer, code=1)
+    assert "must hold the number of a release" in said
+    assert pointer.read_text() == "mine"
+    assert registry.aliases() == {PRODUCTION: 1}
 
 
 def test_an_overlay_changes_in_one_line(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from service.errors import RegistryError, ReleaseDamaged, ReleaseTooNew
 from service.release import MANIFEST, Manifest, Release, digest
 from tests.processes import HOME
 from tests.shop import Shop
-from training.registry import TRAINING, local
+from training import promotion
+from training.registry import TRAINING, Registry, local
 from training.train import train
 
 RESERVE = "import sys; from pathlib import Path; from training.registry import local; "
@@ -30,12 +33,16 @@ def test_a_release_is_a_registered_version_with_all_that_made_it(trained_shop: S
     assert one.manifest == digest(trained_shop.releases / "1" / MANIFEST)
     run = registry.mlflow_client.get_run(one.run_id)
     assert run.data.params["ranker.factors"] == "8"
-    assert run.data.metrics["ranking.ndcg_at_10"] == pytest.approx(manifest.metrics["ranking"]["ndcg_at_10"])
+    assert run.data.metrics["ranking/ndcg_at_10"] == pytest.approx(manifest.metrics["ranking"]["ndcg_at_10"])
     assert run.data.tags["vitrine.data"] == manifest.data["fingerprint"]
     assert run.data.tags["vitrine.vitrine"] == manifest.code["vitrine"]
     assert run.info.status == "FINISHED"
     paths = {file.path for file in registry.mlflow_client.list_artifacts(one.run_id, "release")}
     assert {"release/manifest.json", "release/items.parquet", "release/report"} <= paths
+    # what MLflow's own pages show first: a line about it, its report, how long it took
+    assert run.data.tags["mlflow.note.content"].startswith(f"Release 1: {manifest.rows['interactions']} interactions")
+    assert "report.html" in {file.path for file in registry.mlflow_client.list_artifacts(one.run_id)}
+    assert run.info.end_time - run.info.start_time > 500
 
 
 def test_a_release_with_pictures_brings_its_learning_curve_and_samples(release_folder: Path, tmp_path: Path) -> None:
@@ -43,7 +50,7 @@ def test_a_release_with_pictures_brings_its_learning_curve_and_samples(release_f
     registry = local(tmp_path)
     assert registry.reserve(tmp_path) == 1
     one = registry.add(Path(shutil.copytree(release_folder, tmp_path / "1")))
-    losses = registry.mlflow_client.get_metric_history(one.run_id, "encoder.loss")
+    losses = registry.mlflow_client.get_metric_history(one.run_id, "encoder/loss")
     assert [point.step for point in losses] == [1, 2, 3, 4]
     assert losses[0].value > losses[-1].value
     samples = [file.path for file in registry.mlflow_client.list_artifacts(one.run_id, "samples")]
@@ -151,3 +158,107 @@ def test_training_again_gives_the_same_release_and_number(shop: Shop, trained_sh
     registry = local(trained_shop.releases)
     assert train(trained_shop.options(), registry) == trained_shop.releases / "2"
     assert [each.number for each in registry.releases()] == [1, 2, 3]
+
+
+def vitrine(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    """The command line, to its end."""
+    command = [sys.executable, "-m", "training", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=HOME, capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize("name", ["with blanks", "100%", "%41", "a?b=c", "a#b", "a;b&c", "wäsche"])
+def test_a_registry_works_under_any_name_of_a_folder(release_folder: Path, tmp_path: Path, name: str) -> None:
+    """Its file and its artefacts lie where the folder says, whatever an address would make of the letters."""
+    releases = tmp_path / name / "releases"
+    registry = local(releases)
+    number = registry.reserve(releases)
+    registry.add(Path(shutil.copytree(release_folder, releases / "1")))
+    promotion.promote(registry, number, "production", why="w", who="x")
+    assert (releases / ".registry" / "mlflow.db").stat().st_size > 100_000
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    again = local(releases, begin=False)
+    assert again.aliases() == {"production": 1}
+    assert again.fetch(1, tmp_path / name / "elsewhere").name == "1"
+
+
+def test_releases_that_were_moved_go_on_where_they_are(shop: Shop, tmp_path: Path) -> None:
+    """MLflow keeps whole addresses of artefacts; a registry that was moved or copied has its own beside it."""
+    moved = Path(shutil.move(shop.releases, tmp_path / "moved"))
+    found = vitrine("pull", 2, "--releases", moved)
+    assert found.returncode == 0
+    shutil.rmtree(moved / "2")
+    fetched = vitrine("pull", 2, "--releases", moved)
+    assert fetched.returncode == 0, fetched.stderr
+    assert "it was at" in fetched.stderr
+    assert digest(moved / "2" / MANIFEST) == local(moved).get(2).manifest
+    (tmp_path / "2.html").write_text("the gate's page")
+    script = RESERVE + "local(Path(sys.argv[1])).add_pages(2, [Path(sys.argv[2])], 'gate')"
+    subprocess.run([sys.executable, "-c", script, str(moved), str(tmp_path / "2.html")], cwd=HOME, check=True)
+    kept = moved / ".registry" / "artefacts" / TRAINING / local(moved).get(2).run_id / "artifacts" / "gate"
+    assert [path.name for path in kept.iterdir()] == ["2.html"]
+    assert not shop.releases.exists()
+
+
+def test_reading_verbs_load_no_mlflow_and_write_nothing(shop: Shop) -> None:
+    """status and history, of a registry that nobody may write to: no import of seconds, no lock, no new file."""
+    promotion.promote(local(shop.releases), 2, "production", why="spring", who="ann@laptop")
+    place = shop.releases / ".registry"
+    (place / "mlflow.db.lock").unlink()
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
+    script = (
+        "import runpy, sys\nsys.argv = ['vitrine', *sys.argv[1:]]\n"
+        "try: runpy.run_module('training', run_name='__main__')\n"
+        "finally: print([name for name in ('mlflow', 'torch', 'pandas') if name in sys.modules])"
+    )
+    for verb, said in (("status", "2"), ("history", "ann@laptop")):
+        command = [sys.executable, "-c", script, verb, "--releases", str(shop.releases)]
+        done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=True)
+        assert said in done.stdout
+        assert done.stdout.splitlines()[-1] == "[]"
+    assert {path: path.stat().st_mtime_ns for path in place.rglob("*")} == before
+
+
+def test_a_registry_that_cannot_be_asked_is_said_in_one_line(shop: Shop, tmp_path: Path) -> None:
+    """Locked, gone, no database, no server, no MLflow there: within seconds, with where it was looked for."""
+    database = shop.releases / ".registry" / "mlflow.db"
+    holder = sqlite3.connect(database, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    (tmp_path / "text.db").write_text("no database" * 100)
+    sqlite3.connect(tmp_path / "other.db").execute("CREATE TABLE notes (text)")
+    nowhere = "http://127.0.0.1:9"
+    for verb, uri, says in (
+        ("status", None, f"{database} cannot be read: database is locked"),
+        ("status", f"sqlite:///{tmp_path}/gone/a.db", f"no registry at {tmp_path}/gone/a.db"),
+        ("history", f"sqlite:///{tmp_path}/text.db", "text.db cannot be read: file is not a database"),
+        ("history", f"sqlite:///{tmp_path}/other.db", "other.db cannot be read: no such table"),
+        ("history", nowhere, f"{nowhere} does not answer"),
+        ("history", "ftp://there", "expected http(s)://, sqlite:///"),
+    ):
+        began = time.monotonic()
+        done = vitrine(verb, "--releases", shop.releases, **({"MLFLOW_TRACKING_URI": uri} if uri else {}))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert says in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert time.monotonic() - began < 30
+    holder.close()
+
+
+def test_a_server_and_its_tables_tell_the_same(shop: Shop, tmp_path: Path) -> None:
+    """By REST and by SQL: versions, aliases, and moves."""
+    from tests.processes import mlflow
+
+    with mlflow(tmp_path / "server") as uri:
+        asked = Registry(uri)
+        for number in ("1", "2"):
+            folder = tmp_path / "packager"
+            assert asked.reserve(folder) == int(number)
+            asked.add(Path(shutil.copytree(shop.releases / number, folder / number)))
+        promotion.promote(asked, 1, "production", why="w", who="x")
+        promotion.promote(asked, 2, "production", why="v", who="y")
+        tables = Registry(f"sqlite:///{tmp_path}/server/mlflow.db", begin=False)
+        assert tables.releases() == asked.releases()
+        assert tables.aliases() == asked.aliases() == {"production": 2}
+        assert promotion.history(tables) == promotion.history(asked)
+        assert [move.why for move in promotion.history(asked)] == ["w", "v"]

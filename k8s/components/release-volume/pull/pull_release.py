@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import ReleaseDamaged, VitrineError
-from service.release import MANIFEST, digest, verify
+from service.release import MANIFEST, digest, point, verify
 from service.signing import read_trusted
 
 MODEL, SEAL, ARTEFACT = "vitrine", "vitrine.manifest", "release"  # as training/registry.py writes them
@@ -41,9 +41,7 @@ def main(folder: Path, number: str, server: str, trusted_keys: str | None) -> No
             raise ReleaseDamaged(f"what {server} gave for release {number} is not what was sealed there")
         verify(aside, trusted=trusted)
         aside.rename(folder / number)
-    pointer = folder / ".current"
-    pointer.write_text(f"{number}\n")
-    pointer.rename(folder / "current")
+    point(folder / "current", f"{number}\n")
     print(f"release {number} is here and whole", flush=True)
 
 
