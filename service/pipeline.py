@@ -92,7 +92,7 @@ class Recommender:
         Raises ReleaseMismatch where `user_key` is not the one that the release was made with."""
         self.release = release
         items = release.items
-        self._sources = Sources(
+        self.sources = Sources(
             release.index,
             release.ranker,
             scaled_popularity(items.popularity),
@@ -167,7 +167,7 @@ class Recommender:
         For a shopper who is not known the factor scores are NaN, and the final ones are those of tier `popular`."""
         shopper = self._know(Query(user_id=user_id))
         asked = np.asarray(rows, dtype=np.int64)
-        [values] = term_values(self._sources, [asked], [None], [shopper])
+        [values] = term_values(self.sources, [asked], [None], [shopper])
         _, parts = blend(values, self.release.blend.tiers["taste" if shopper else "popular"])
         factor = np.full(len(asked), np.nan, np.float32)
         if shopper is not None and self.release.ranker is not None:
@@ -327,9 +327,9 @@ class Recommender:
     def _rank(self, asked: Sequence["_Asked"], rows: Sequence[np.ndarray]) -> list[list[Item]]:
         """The k best of each query's candidates, described, with the parts of their scores and the reasons."""
         shoppers = [each.shopper for each in asked]
-        values = term_values(self._sources, rows, [each.vector for each in asked], shoppers)
+        values = term_values(self.sources, rows, [each.vector for each in asked], shoppers)
         chosen = [self._best(*each) for each in zip(asked, rows, values, strict=True)]
-        reasons = because(self._sources, [each.rows for each in chosen], shoppers)
+        reasons = because(self.sources, [each.rows for each in chosen], shoppers)
         ids, describe = self.release.items.ids, self.release.items.describe
         return [
             [

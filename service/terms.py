@@ -27,6 +27,7 @@ LAST = 10  # of the shopper's items, for the term `recent`
 FADED = 0.8 ** np.arange(LAST - 1, -1, -1, dtype=np.float32)  # their weights, the very last one's last
 REASONS = 2  # past items named as reasons for a recommended one
 PRICE = "price"
+BASE = "base"  # the term that has an ordinary item score 0
 TOGETHER = 128  # queries whose candidates are gathered once
 ALONE = 16  # queries up to which each is computed by itself, as many as the service ever has at once
 _NOTHING = np.empty(0, np.int64)
@@ -146,7 +147,9 @@ def factor_term(scores: np.ndarray, scale: float | None) -> np.ndarray:
 
 
 def blend(values: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> tuple[list[str], np.ndarray]:
-    """The parts of the score: names, and (n, terms) float32 in the same order."""
+    """The parts of the score: names, and (n, terms) float32 in the same order. BASE is the same for every item."""
+    if BASE in weights:
+        values = {**values, BASE: np.ones(len(next(iter(values.values()))), np.float32)}
     names = [name for name in values if name in weights]
     if not names:
         return names, np.zeros((len(next(iter(values.values()))), 0), np.float32)

@@ -271,6 +271,11 @@ class Trial:
         assert self._plan is not None
         self._state = state
         self._told.trial_is(self._number, self._plan.mode, state)
+        if state == RUNNING:
+            asked = f"answers {self._plan.share:.0%} of the shoppers"
+            if self._plan.mode == SHADOW:
+                asked = f"is asked {self._plan.share:.0%} of the queries in the shadow, and answers none"
+            logger.info("candidate %s %s", self._number, asked)
 
 
 def is_drawn(user_id: str | None, release: str, plan: Plan) -> bool:

@@ -147,7 +147,7 @@ def train(
 ) -> None:
     """Train all stages on a catalogue, and package the result as the next release. Prints its path last."""
     from service.encoder import PRECISIONS
-    from training.catalogue import require_folder
+    from training.catalogue import read, require_folder
     from training.stages import STAGES
 
     if only is not None and only not in STAGES:
@@ -164,8 +164,9 @@ def train(
     from training.options import Options
     from training.split import read_cut
     from training.train import train as run
-    from training.tune import TUNED
+    from training.tune import defaults, happened
 
+    tuned = defaults(releases, lambda: happened(read(catalogue)))
     # of torchrun's processes the first one packages
     packages = register and only in (None, "package") and os.environ.get("RANK", "0") == "0"
     path = run(
@@ -177,12 +178,12 @@ def train(
                 image_size=image_size, learning_rate=learning_rate, last_layer_steps=last_layer_steps, seed=seed,
             ),
             ranker=ranker_parameters(
-                releases, factors=factors, sweeps=sweeps, regularisation=regularisation, unobserved=unobserved,
+                tuned, factors=factors, sweeps=sweeps, regularisation=regularisation, unobserved=unobserved,
                 half_life=half_life, confidences=confidences, seed=seed,
             ),
             user_key=settings.user_key,
             signing_key=settings.signing_key,
-            choose=regularisation is None and unobserved is None and not (releases / TUNED).exists(),
+            choose=regularisation is None and unobserved is None and not tuned,
             only=only,
             precisions=tuple(name for name in PRECISIONS[1:] if name in (precision or ())),
             least_overlap=least_overlap,
@@ -200,17 +201,12 @@ def train(
 
 
 def ranker_parameters(
-    releases: Path, *, confidences: dict[str, float], half_life: float | None, **given: float | int | None
+    tuned: dict[str, Any], *, confidences: dict[str, float], half_life: float | None, **given: float | int | None
 ) -> Any:
     """The defaults, then what `vitrine tune` found, then what was given."""
-    from training import tune
-    from training.progress import say
     from training.ranker import RankerParameters
 
-    values: dict[str, Any] = tune.defaults(releases)
-    if values:
-        say(f"ranker: parameters from {releases / tune.TUNED}")
-    values |= {name: value for name, value in given.items() if value is not None}
+    values = tuned | {name: value for name, value in given.items() if value is not None}
     if half_life is not None:
         values["half_life"] = half_life or None
     parameters = RankerParameters(**values)
@@ -254,14 +250,15 @@ def tune(
     """Search the ranker's parameters on the last tenth of the training period; `vitrine train` uses what is found.
 
     Broken off, it goes on where it was when it is started again."""
+    from training.catalogue import read
     from training.split import read_cut
-    from training.tune import save, tune_ranker
+    from training.tune import happened, save, tune_ranker
 
     parameters, reached, before = tune_ranker(
         catalogue, releases, trials=trials, test_from=read_cut(test_from),
         split_column=split_column, release=release, seed=seed,
     )  # fmt: skip
-    path = save(parameters, reached, releases)
+    path = save(parameters, reached, releases, happened(read(catalogue)))
     if as_json:
         print(
             json.dumps({"path": str(path), "ndcg_at_20": reached, "before": before, "parameters": asdict(parameters)})

@@ -20,6 +20,7 @@ from service.pipeline import Recommender
 from service.queries import Event, Query
 from service.release import GoldenCase, Manifest, Release, digest, encoder_file, golden_file, list_files
 from service.signing import sign
+from training.calibrate import calibrate
 from training.catalogue import Catalogue
 from training.precisions import answered, chain_overlaps, refusal
 from training.progress import say, track
@@ -61,7 +62,10 @@ def package(
         _write_golden(aside, [])
         _write_golden_vectors(aside, dict.fromkeys(["fp32", *parts.precisions], np.empty((0, 0), np.float32)))
         seal(aside, manifest)
-        recommender = Recommender(Release.open(aside), user_key=user_key)
+        learned = Recommender(Release.open(aside), user_key=user_key)
+        calibrate(learned, seed=0).save(aside / "ranker" / "blend.json")
+        seal(aside, manifest)
+        recommender = Recommender(Release.open(aside), user_key=user_key, encoder=learned.encoder)
         others = {
             name: Recommender(recommender.release, precision=name, user_key=user_key) for name in parts.precisions
         }

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ import pandas as pd
 from service.errors import CatalogueError
 from service.release import Release
 from training import blend, split
-from training.catalogue import read
+from training.catalogue import Catalogue, read
 from training.progress import bar, say, track
 from training.ranker import RankerParameters
+from training.records import sqlite_url
 from training.sides import Known, know
 
 TUNED = "tuned.json"
 STUDY = "tune.db"
+KEPT = 1000  # of what happened in a log, by which it is known again
 FIRST_LOOK = 0.25  # of the shoppers; a trial that is behind after that is given up
 # (unobserved, regularisation) that are tried where nobody said; the first is what most logs want
 CHOICES = ((0.3, 0.01), (1.0, 0.003), (1.0, 0.006), (0.3, 0.03), (0.1, 0.01), (0.1, 0.03))
@@ -81,7 +83,7 @@ def tune(
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
-        storage=f"sqlite:///{folder / STUDY}", study_name=study_name, load_if_exists=True, direction="maximize",
+        storage=sqlite_url(folder / STUDY), study_name=study_name, load_if_exists=True, direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=start.seed, multivariate=True),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=8),
     )  # fmt: skip
@@ -159,23 +161,47 @@ def _as_trial(start: RankerParameters) -> dict[str, Any]:
     return found if start.half_life is None else {**found, "half_life": start.half_life}
 
 
-def save(parameters: RankerParameters, reached: float, folder: Path) -> Path:
-    """Write tuned.json, which `vitrine train` takes its defaults from."""
+def save(parameters: RankerParameters, reached: float, folder: Path, seen: Sequence[str]) -> Path:
+    """Write tuned.json, which `vitrine train` takes its defaults from. seen: what `happened` says of the
+    log, of which some is kept, so that the log is known again."""
     path = folder / TUNED
     aside = path.with_suffix(".part")
-    aside.write_text(json.dumps({"ndcg_at_20": reached, "parameters": asdict(parameters)}, indent=1) + "\n")
+    found = {"ndcg_at_20": reached, "parameters": asdict(parameters), "happened": seen[:: 1 + len(seen) // KEPT]}
+    aside.write_text(json.dumps(found, indent=1) + "\n")
     aside.replace(path)
     return path
 
 
-def defaults(folder: Path) -> dict[str, Any]:
-    """The parameters in tuned.json of a releases folder, nothing where there is none. Raises CatalogueError."""
+def defaults(folder: Path, here: Callable[[], Iterable[str]]) -> dict[str, Any]:
+    """The parameters in tuned.json of a releases folder; nothing where there is none, or where it was tuned on another
+    log: half of what happened there must be in this one, which may have grown since. here: what `happened` says of this
+    one. Raises CatalogueError."""
     path = folder / TUNED
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text())["parameters"]
-        RankerParameters(**found)
+        found = json.loads(path.read_text())
+        parameters, kept = dict(found["parameters"]), list(found["happened"])
+        RankerParameters(**parameters)
     except (ValueError, KeyError, TypeError) as error:
-        raise CatalogueError(f"{path} cannot be read ({error}); remove it, or run `vitrine tune` again") from error
-    return dict(found)
+        raise CatalogueError(f"{path} cannot be read ({error!r}); remove it, or run `vitrine tune` again") from error
+    there = set(here())
+    shared = sum(each in there for each in kept)
+    if 2 * shared < len(kept):
+        say(
+            f"ranker: {path} was tuned on another log ({shared} of {len(kept)} meetings of it are in this one) and "
+            "is not used; vitrine tune makes one for this log"
+        )
+        return {}
+    say(f"ranker: parameters from {path}")
+    return parameters
+
+
+def happened(catalogue: Catalogue) -> list[str]:
+    """A digest for each user and item that met, in order."""
+    if catalogue.interactions is None:
+        return []
+    met = catalogue.interactions[["user_id", "item"]].drop_duplicates()
+    items = catalogue.items["item_id"].to_numpy()[met["item"]]
+    pairs = zip(met["user_id"], items, strict=True)
+    return sorted(hashlib.sha256(f"{user}\0{item}".encode()).hexdigest()[:16] for user, item in pairs)

@@ -148,6 +148,7 @@ def test_a_shadow_is_compared_on_every_query_and_answers_none(
         wait_for(service, "running")
         for query in queries[:-1]:
             assert recommend(service, user_id=query.user_id).json()["release"] == "1"
+        assert "candidate 2 is asked 100% of the queries in the shadow, and answers none" in service.log.read_text()
         service.http.post("/recommend", data={"user_id": "00003"}, files={"image": photo})
         answered = 'vitrine_shadow_queries_total{outcome="answered"}'
         wait_until(lambda: service.metric(answered) == len(queries), log=service.log)

@@ -1,5 +1,6 @@
 """The weights of the final sum, and the search for parameters, on logs whose answer is known."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from training.sides import Known
 DAY = 86_400
 NOTHING = Known(Sides())
 PARAMETERS = RankerParameters(factors=8, sweeps=6)
+SEEN = [f"{number:016x}" for number in range(600)]  # what happened in a log
 
 
 def log(*, users: int = 60, items: int = 40, days: int = 20, fashion: bool = False) -> pd.DataFrame:
@@ -106,14 +108,22 @@ def test_a_search_goes_on_where_it_was_and_is_never_worse(tmp_path: Path) -> Non
     _, reached, before = search(3)
     parameters, again, still = search(5)
     assert again >= reached >= before == still > 0
-    tune.save(parameters, again, tmp_path)
-    assert RankerParameters(**tune.defaults(tmp_path)) == parameters
+    tune.save(parameters, again, tmp_path, SEEN)
+    assert RankerParameters(**tune.defaults(tmp_path, lambda: SEEN)) == parameters
     assert search(5)[0] == parameters, "no trial was left to run"
 
 
 def test_a_broken_tuned_json_is_named(tmp_path: Path) -> None:
     """Rather than trained without it."""
-    assert tune.defaults(tmp_path) == {}
+    assert tune.defaults(tmp_path, lambda: SEEN) == {}
     (tmp_path / tune.TUNED).write_text('{"parameters": {"fractors": 3}}')
     with pytest.raises(CatalogueError, match=r"tuned.json cannot be read"):
-        tune.defaults(tmp_path)
+        tune.defaults(tmp_path, lambda: SEEN)
+
+
+def test_what_was_tuned_on_another_log_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same log a month later is known again by what happened in it; that of another shop is not."""
+    tune.save(PARAMETERS, 0.1, tmp_path, SEEN)
+    assert tune.defaults(tmp_path, lambda: [*SEEN[100:], "new", "newer"]) == asdict(PARAMETERS)
+    assert tune.defaults(tmp_path, lambda: [*SEEN[:100], *(f"other {number}" for number in range(9000))]) == {}
+    assert "was tuned on another log (" in capsys.readouterr().err
