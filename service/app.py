@@ -326,6 +326,7 @@ _service.mount_asgi_app(
         lambda: _service.openapi_spec.asdict(),
         lambda: running().trial.described(),
         also=[*_admin_routes, *_inference_routes],
+        keys=bool(keys),
     ),
     path="/",
 )

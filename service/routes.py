@@ -1,4 +1,4 @@
-"""The GET routes, mounted beside the BentoML endpoints, and the OpenAPI document of them all."""
+"""The GET routes, mounted beside the BentoML endpoints."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from service import openapi
 from service.errors import BadQuery
 from service.pipeline import Recommender
 from service.problems import problem_of
@@ -28,11 +29,11 @@ SWAGGER_PAGE = """<!doctype html>
 
 def create_app(
     recommender: Callable[[], Recommender], endpoints: Callable[[], dict[str, Any]],
-    candidate: Callable[[], dict[str, Any] | None], also: Sequence[Route] = (),
+    candidate: Callable[[], dict[str, Any] | None], also: Sequence[Route] = (), *, keys: bool = False,
 ) -> Starlette:  # fmt: skip
     """recommender: called once a request, since it is loaded after the routes are made;
     endpoints: the OpenAPI document of the BentoML endpoints, which ours is added to;
-    candidate: what is tried beside it, None for nothing; also: more routes."""
+    candidate: what is tried beside it, None for nothing; also: more routes; keys: whether the service asks for one."""
 
     def item(request: Request) -> Response:
         items = recommender().release.items
@@ -54,8 +55,8 @@ def create_app(
         described |= {"release": recommender().release.number, "candidate": candidate()}
         return JSONResponse(described)
 
-    def document(request: Request) -> Response:
-        return JSONResponse(_with_routes(endpoints(), app.routes))
+    def described(request: Request) -> Response:
+        return JSONResponse(openapi.document(endpoints(), app.routes, keys=keys))
 
     def page(request: Request) -> Response:
         return HTMLResponse(SWAGGER_PAGE)
@@ -70,53 +71,10 @@ def create_app(
             Route("/items/{item_id:path}/picture", picture, methods=["GET"], name="Picture of an item (JPEG)"),
             Route("/items/{item_id:path}", item, methods=["GET"], name="Title, category, attributes of an item"),
             Route("/release", release, methods=["GET"], name="What is being served"),
-            Route("/docs.json", document, methods=["GET"], name="This document"),
+            Route("/docs.json", described, methods=["GET"], name="This document"),
             Route("/", page, methods=["GET"], name="Swagger over this document"),
             *also,
         ],
         exception_handlers={BadQuery: answer_bad_query},
     )
     return app
-
-
-_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-_INFERENCE_ERROR = {"application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}}
-
-
-def _with_routes(document: dict[str, Any], routes: list[Any]) -> dict[str, Any]:
-    """Add the mounted routes to BentoML's document, and say what every error looks like."""
-    paths = {path: said for path, said in document["paths"].items() if path != "/metrics"}  # which is off
-    for route in routes:
-        path = route.path.replace(":path", "").replace(":int", "")
-        parameters = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in route.param_convertors
-        ]
-        described = {
-            "tags": ["Open Inference Protocol" if path.startswith("/v2") else "Catalogue and release"],
-            "summary": route.name,
-            "parameters": parameters,
-            "responses": {"200": {"description": "OK"}},
-        }
-        paths[path] = {method.lower(): described for method in route.methods if method != "HEAD"}
-    for path, operations in paths.items():
-        refusal = _INFERENCE_ERROR if path.startswith("/v2") else _PROBLEM
-        for operation in operations.values():
-            kept = {code: answer for code, answer in operation.get("responses", {}).items() if str(code) < "400"}
-            kept["4XX"] = {"description": "What was expected, what came, what to do", "content": refusal}
-            operation["responses"] = kept
-    components = dict(document.get("components") or {})
-    problem = {
-        "type": "object",
-        "required": ["type", "title", "status", "detail"],
-        "properties": {
-            "type": {"type": "string"},
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
-            "detail": {"type": "string"},
-            "field": {"type": "string", "description": "which part of the request is at fault"},
-            "trace_id": {"type": "string", "description": "of the request, in the log and in traces"},
-        },
-    }
-    components["schemas"] = {**components.get("schemas", {}), "Problem": problem}
-    return {**document, "paths": paths, "components": components}

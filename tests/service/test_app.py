@@ -119,6 +119,24 @@ def test_the_openapi_document_lists_every_route(server: httpx.Client) -> None:
     assert set(fields) == {"image", "user_id", "events", "k", "filter", "exclude_seen", "diversity", "box", "remember"}
 
 
+def test_the_openapi_document_says_what_may_be_sent_and_what_may_come(server: httpx.Client) -> None:
+    """JSON beside multipart, null where null may stand, no key where none is asked for, and nobody else's pages."""
+    document = server.get("/docs.json").json()
+    null = {"type": "null"}
+    for path, sends in (("/recommend", {"user_id": "00007", "filter": None}), ("/similar", {"item_id": "0004"})):
+        content = document["paths"][path]["post"]["requestBody"]["content"]
+        assert set(content) == {"application/json", "multipart/form-data"}
+        fields = content["application/json"]["schema"]["properties"]
+        assert "image" not in fields
+        assert {name for name, said in fields.items() if null in said.get("anyOf", ())} >= {"filter", "box"}
+        assert server.post(path, json=sends).json()["query"] is None
+        found = document["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+        assert null in found["properties"]["query"]["anyOf"]
+    assert set(document["paths"]["/embed"]["post"]["requestBody"]["content"]) == {"multipart/form-data"}
+    assert document["components"]["securitySchemes"] == {}
+    assert "http" not in json.dumps(document["info"])
+
+
 def test_swagger_is_served_without_the_internet(server: httpx.Client) -> None:
     """The page at / loads its scripts from this server."""
     page = server.get("/").text

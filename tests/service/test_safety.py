@@ -46,6 +46,20 @@ def test_each_of_several_keys_may_ask(keyed: Service) -> None:
     assert keyed.http.post("/recommend", json={}).status_code == 401
 
 
+def test_the_openapi_document_says_which_key_a_route_asks_for(keyed: Service) -> None:
+    """One of the callers', the admin's, or none for the probes."""
+    document = keyed.http.get("/docs.json", headers={"X-API-Key": "the shop's key"}).json()
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "key", "admin"}
+    asks = {
+        path: [set(each) for each in next(iter(said.values()))["security"]] for path, said in document["paths"].items()
+    }
+    assert asks["/recommend"] == asks["/release"] == [{"bearer"}, {"key"}]
+    assert asks["/users/profile"] == asks["/admin/release"] == [{"admin", "bearer"}, {"admin", "key"}]
+    assert asks["/livez"] == []
+    body = document["paths"]["/users/profile"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["required"] == ["user_id"]
+
+
 def test_a_key_with_a_rate_is_held_to_it(keyed: Service) -> None:
     """429 past it, over HTTP and gRPC alike; the other key is not affected."""
     time.sleep(2)
