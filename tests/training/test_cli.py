@@ -156,8 +156,8 @@ def without_pictures(boutique_folder: Path, folder: Path) -> Path:
     return folder
 
 
-def test_tune_train_and_the_other_protocols(boutique_folder: Path, tmp_path: Path) -> None:
-    """What tune finds train uses; leave-one-out and cold-items train anew, and nothing held out is known to them."""
+def test_what_tune_finds_train_uses(boutique_folder: Path, tmp_path: Path) -> None:
+    """From tuned.json, but for what is given by hand."""
     shop, releases = without_pictures(boutique_folder, tmp_path / "shop"), tmp_path / "releases"
     tuned = json.loads(vitrine("tune", shop, "--releases", releases, "--trials", "2", "--json").stdout)
     assert tuned["ndcg_at_20"] >= tuned["before"] > 0
@@ -166,6 +166,13 @@ def test_tune_train_and_the_other_protocols(boutique_folder: Path, tmp_path: Pat
     stored = json.loads((releases / "1" / "manifest.json").read_text())["training"]["ranker"]
     assert stored["regularisation"] == tuned["parameters"]["regularisation"]
     assert (stored["factors"], stored["confidences"]["purchase"]) == (8, 5)
+
+
+@pytest.mark.slow
+def test_the_other_protocols_train_anew(boutique_folder: Path, tmp_path: Path) -> None:
+    """leave-one-out and cold-items, and nothing held out is known to them."""
+    shop, releases = without_pictures(boutique_folder, tmp_path / "shop"), tmp_path / "releases"
+    vitrine("train", shop, "--releases", releases, "--factors", "8", "--sweeps", "3")
     for protocol in ("leave-one-out", "cold-items"):
         out = tmp_path / protocol
         arguments = ("--catalogue", shop, "--out", out, "--retrain", protocol, "--negatives", "20")

@@ -42,6 +42,7 @@ def test_fp16_gives_the_parents_answers(release_folder: Path, judged: tuple[Judg
     assert properties["parent"] == digest(release_folder / "encoder.onnx")
 
 
+@pytest.mark.slow
 def test_int8_calibrated_on_noise_is_refused_with_its_figures(
     release_folder: Path, judged: tuple[Judge, np.ndarray], tmp_path: Path
 ) -> None:

@@ -245,6 +245,7 @@ def test_a_registry_that_cannot_be_asked_is_said_in_one_line(shop: Shop, tmp_pat
     holder.close()
 
 
+@pytest.mark.slow
 def test_a_server_and_its_tables_tell_the_same(shop: Shop, tmp_path: Path) -> None:
     """By REST and by SQL: versions, aliases, and moves."""
     from tests.processes import mlflow

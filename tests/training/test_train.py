@@ -40,6 +40,7 @@ def test_a_second_run_skips_every_stage_and_names_the_same_release(
         assert f"{stage}: skipped" in said
 
 
+@pytest.mark.slow
 def test_two_trainings_with_one_seed_give_the_same_digests(
     boutique_folder: Path, release_folder: Path, tmp_path: Path
 ) -> None:
@@ -90,6 +91,7 @@ def test_one_stage_alone_needs_those_before_it(boutique_folder: Path, tmp_path: 
         train(options(boutique_folder, tmp_path, only="export"))
 
 
+@pytest.mark.slow
 def test_a_killed_training_leaves_nothing_half_written_and_is_taken_up_again(
     boutique_folder: Path, tmp_path: Path
 ) -> None:
