@@ -47,7 +47,7 @@ serve: install releases/1/manifest.json ## train the demo release if there is no
 	$(BIN)/vitrine serve releases/1 --port $(PORT)
 
 # a real Triton server, without Docker or a GPU; where NVIDIA's image runs, use that: triton/install.sh says what differs
-.triton/installed: triton/install.sh triton/backends/onnxruntime/model.py
+.triton/installed: triton/install.sh $(wildcard triton/requirements/*.txt) triton/backends/onnxruntime/model.py
 	PYTHON=$(PYTHON) triton/install.sh .triton
 	touch $@
 
@@ -136,6 +136,7 @@ bench-large: .venv/peers ## the index at a million items beside the peers, and a
 lock: ## write the requirements files anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet pip-tools
 	for extra in cpu gpu; do $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-header --extra $$extra --extra training --extra dev -o requirements-$$extra.txt pyproject.toml; sed -i "/^--/d" requirements-$$extra.txt; done
+	cd triton/requirements && for part in backend server client; do ../../$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header $$([ $$part = backend ] || echo --no-deps) $$part.in -o $$part.txt; done
 
 clean: ## remove the environment, the demo and its releases
 	rm -rf .venv demo releases

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A Triton Inference Server without Docker or a GPU: triton/install.sh FOLDER, then FOLDER/tritonserver takes the flags
-# that NVIDIA's image takes, and FOLDER/perf_analyzer those of its load generator. The server is the real one (2.51, from the package nvidia-pytriton). It has no C++ backend
-# for ONNX, so backends/onnxruntime/model.py stands in for it: a backend of that name, in Python, on the CPU.
+# that NVIDIA's image takes, and FOLDER/perf_analyzer those of its load generator. The server is the real one (2.51, from
+# the package nvidia-pytriton). It has no C++ backend for ONNX, so backends/onnxruntime/model.py stands in for it: a
+# backend of that name, in Python, on the CPU. What is installed is pinned by hashes (requirements/, by make lock).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
@@ -11,9 +12,10 @@ server=$folder/packages/pytriton/tritonserver
 
 # the backend's processes run the first python3 on PATH, and answer nothing with numpy 2
 "$python" -m venv "$folder/env"
-"$folder/env/bin/pip" install --quiet "numpy<2" "onnxruntime>=1.18"
-"$folder/env/bin/pip" install --quiet --no-deps --target "$folder/packages" nvidia-pytriton==0.7.0
-"$folder/env/bin/pip" install --quiet --no-deps --target "$folder/client" tritonclient==2.51.0
+pip="$folder/env/bin/pip install --quiet --require-hashes"
+$pip -r "$here/requirements/backend.txt"
+$pip --no-deps --target "$folder/packages" -r "$here/requirements/server.txt"
+$pip --no-deps --target "$folder/client" -r "$here/requirements/client.txt"
 
 mkdir -p "$folder/backends"
 cp -r "$server/backends/python" "$folder/backends/"

@@ -66,9 +66,9 @@ def triton_image(everything_is_here: None) -> str:
         context = KEPT / "triton"
         shutil.rmtree(context, ignore_errors=True)
         (context / "wheels").mkdir(parents=True)
-        download = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", context / "wheels"]
-        subprocess.run([*download, "numpy<2", "onnxruntime>=1.18"], check=True)
-        subprocess.run([*download, "--no-deps", "nvidia-pytriton==0.7.0", "tritonclient==2.51.0"], check=True)
+        download = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--no-deps"]
+        for pinned in sorted((HOME / "triton" / "requirements").glob("*.txt")):
+            subprocess.run([*download, "--dest", context / "wheels", "-r", pinned], check=True)
         (context / "libraries").mkdir()
         places = ("/usr/local/lib", "/usr/lib/x86_64-linux-gnu", sysconfig.get_config_var("LIBDIR"))
         found = next(Path(place) / LIBPYTHON for place in places if (Path(place) / LIBPYTHON).exists())
