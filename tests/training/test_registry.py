@@ -178,6 +178,7 @@ def test_a_registry_works_under_any_name_of_a_folder(release_folder: Path, tmp_p
     promotion.promote(registry, number, "production", why="w", who="x")
     assert (releases / ".registry" / "mlflow.db").stat().st_size > 100_000
     assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert not list(Path.cwd().glob("file:*"))
     again = local(releases, begin=False)
     assert again.aliases() == {"production": 1}
     assert again.fetch(1, tmp_path / name / "elsewhere").name == "1"
