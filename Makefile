@@ -136,7 +136,7 @@ bench-large: .venv/peers ## the index at a million items beside the peers, and a
 lock: ## write the requirements files anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet pip-tools
 	for extra in cpu gpu; do $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-header --extra $$extra --extra training --extra dev -o requirements-$$extra.txt pyproject.toml; sed -i "/^--/d" requirements-$$extra.txt; done
-	cd triton/requirements && for part in backend server client; do ../../$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header $$([ $$part = backend ] || echo --no-deps) $$part.in -o $$part.txt; done
+	cd triton/requirements && for part in backend server client; do ../../$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate --no-header $$([ $$part = backend ] || echo --no-deps) $$part.in -o $$part.txt; done
 
 clean: ## remove the environment, the demo and its releases
 	rm -rf .venv demo releases
