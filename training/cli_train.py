@@ -254,11 +254,12 @@ def tune(
     from training.split import read_cut
     from training.tune import happened, save, tune_ranker
 
+    found = read(catalogue)
     parameters, reached, before = tune_ranker(
-        catalogue, releases, trials=trials, test_from=read_cut(test_from),
+        found, releases, trials=trials, test_from=read_cut(test_from),
         split_column=split_column, release=release, seed=seed,
     )  # fmt: skip
-    path = save(parameters, reached, releases, happened(read(catalogue)))
+    path = save(parameters, reached, releases, happened(found))
     if as_json:
         print(
             json.dumps({"path": str(path), "ndcg_at_20": reached, "before": before, "parameters": asdict(parameters)})

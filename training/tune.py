@@ -14,7 +14,7 @@ import pandas as pd
 from service.errors import CatalogueError
 from service.release import Release
 from training import blend, split
-from training.catalogue import Catalogue, read
+from training.catalogue import Catalogue
 from training.progress import bar, say, track
 from training.ranker import RankerParameters
 from training.records import sqlite_url
@@ -48,12 +48,11 @@ def choose(interactions: pd.DataFrame, *, items: int, known: Known, start: Ranke
 
 
 def tune_ranker(
-    path: Path, releases: Path, *, trials: int, test_from: int | None, split_column: str | None, release: Path | None,
-    seed: int,
+    catalogue: Catalogue, releases: Path, *, trials: int, test_from: int | None, split_column: str | None,
+    release: Path | None, seed: int,
 ) -> tuple[RankerParameters, float, float]:  # fmt: skip
-    """The best parameters for a catalogue folder, the nDCG@20 that they reach on the validation period, and that of
+    """The best parameters for a catalogue, the nDCG@20 that they reach on the validation period, and that of
     the defaults. release: one of this catalogue, whose picture vectors join the items' features, or None."""
-    catalogue = read(path)
     if catalogue.interactions is None:
         raise CatalogueError("the catalogue has no interactions: there is nothing to tune")
     opened = Release.open(release) if release is not None else None
