@@ -79,7 +79,13 @@ def open_client(uri: str, shown: str, *, model: str, experiments: Mapping[str, s
             except RegistryError:
                 client.get_registered_model(model)
         if artefacts is not None:
-            _follow(uri, artefacts, next(iter(experiments)))
+            try:
+                _follow(uri, artefacts, next(iter(experiments)))
+            except sqlalchemy.exc.SQLAlchemyError as error:
+                said = str(getattr(error, "orig", None) or error).splitlines()[0]
+                raise RegistryError(
+                    f"the registry {shown} was moved, which cannot be written into it: {said}"
+                ) from error
     return client
 
 

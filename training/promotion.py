@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from service.errors import PromotionRefused
+from training.mlflow_client import NOTE
 from training.progress import say
 from training.records import Run
 from training.registry import ALIASES, PRODUCTION, PROMOTIONS, Registry, is_abandoned, owner
@@ -127,7 +128,7 @@ def _move(
 ) -> Move:
     facts = {"alias": alias, "release": _text(number), "before": _text(registry.aliases().get(alias)), **said}
     tags = {f"{TAG}{name}": value for name, value in facts.items()} | owner()
-    tags["mlflow.note.content"] = f"{facts['why']} ({facts['who']})"
+    tags[NOTE] = f"{facts['why']} ({facts['who']})"
     begun = registry.mlflow_client.create_run(
         registry.experiment(PROMOTIONS), tags=tags, run_name=f"{said['kind']} {_name(number)} to {alias}"
     ).info.run_id
