@@ -1,12 +1,14 @@
 """Small real things that tests share: a drawn boutique, a release trained on it, a server process."""
 
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+from filelock import FileLock
 
 from service.pipeline import Recommender
 from service.release import Release
@@ -17,33 +19,48 @@ from training import boutique
 from training.train import train
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first test process to need it makes, and that all of them read."""
+    own = factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
+    made = folder.with_suffix(".made")
+    with FileLock(folder.with_suffix(".lock")):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a process that was ended
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def boutique_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A catalogue of 144 garments and 200 shoppers."""
-    folder = tmp_path_factory.mktemp("data") / "boutique"
-    boutique.write(folder, items=144, shoppers=200, seed=7)
-    return folder
+    return made_once(
+        tmp_path_factory, "boutique", lambda folder: boutique.write(folder, items=144, shoppers=200, seed=7)
+    )
 
 
 @pytest.fixture(scope="session")
 def release_folder(boutique_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Release 1 of the boutique."""
-    path = train(options(boutique_folder, tmp_path_factory.mktemp("releases")))
-    assert path is not None
-    return path
+    return made_once(tmp_path_factory, "releases", lambda folder: train(options(boutique_folder, folder))) / "1"
 
 
 @pytest.fixture(scope="session")
 def releases(release_folder: Path, boutique_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Release 1, release 2 with another ranker, and release 3, which is damaged."""
-    folder = Path(shutil.copytree(release_folder.parent, tmp_path_factory.mktemp("several") / "releases"))
-    asked = options(boutique_folder, folder)
-    path = train(replace(asked, ranker=replace(asked.ranker, factors=8, regularisation=0.5)))
-    assert path is not None
-    assert path.name == "2"
-    shutil.copytree(path, folder / "3")
-    (folder / "3" / "items.parquet").write_bytes(b"damaged")
-    return folder
+
+    def three(folder: Path) -> None:
+        shutil.copytree(release_folder.parent, folder, dirs_exist_ok=True)
+        asked = options(boutique_folder, folder)
+        path = train(replace(asked, ranker=replace(asked.ranker, factors=8, regularisation=0.5)))
+        assert path is not None
+        assert path.name == "2"
+        shutil.copytree(path, folder / "3")
+        (folder / "3" / "items.parquet").write_bytes(b"damaged")
+
+    return made_once(tmp_path_factory, "several", three)
 
 
 @pytest.fixture
@@ -82,7 +99,8 @@ def server(service: Service) -> httpx.Client:
 @pytest.fixture(scope="session")
 def trained_shop(boutique_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """A shop without pictures and its three releases, which tests may read."""
-    return open_shop(boutique_folder, tmp_path_factory.mktemp("shop"), pictures=False)
+    folder = made_once(tmp_path_factory, "shop", lambda made: open_shop(boutique_folder, made, pictures=False))
+    return Shop(folder / "today", folder / "releases")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Real processes for tests: a service on a release, and a Triton server on a model repository."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -19,11 +20,18 @@ import httpx
 HOME = Path(__file__).parent.parent
 
 
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+# below the ports that the kernel gives to clients, each once, and other ones in each test process
+_ports = itertools.cycle(range(10_000 + _worker * 4_000 + os.getpid() % 2_000, 14_000 + _worker * 4_000))
+
+
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that no other test is given."""
+    for port in _ports:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
+    raise AssertionError("a cycle does not end")
 
 
 def wait_until(reached: Callable[[], bool], *, seconds: float = 60, log: Path | None = None) -> float:

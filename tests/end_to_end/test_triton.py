@@ -155,7 +155,7 @@ def test_a_release_is_rolled_out_and_back_under_load(
         wait_until(lambda: server.has(2))
         for number in ("2", "1"):
             switched = service.http.post("/admin/release", json={"release": number}, headers=admin)
-            assert switched.json() == {"release": number, "encoder": "triton fp32"}
+            assert switched.json().items() >= {"release": number, "encoder": "triton fp32"}.items()
             time.sleep(3)
         repository.prune(server.repository, {1})
         wait_until(lambda: not server.has(2))
