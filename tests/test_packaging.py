@@ -12,6 +12,7 @@ from service.release import Manifest
 from training.bento import containerfile
 
 HOME = Path(__file__).parent.parent
+BASE = ("registry.example:5000/python:3.11-slim", "sha256:" + "1" * 64)
 
 
 def test_the_bento_installs_what_the_project_declares() -> None:
@@ -21,11 +22,18 @@ def test_the_bento_installs_what_the_project_declares() -> None:
     assert bento["python"]["packages"] == project["dependencies"] + project["optional-dependencies"]["cpu"]
 
 
+def test_an_image_is_built_on_a_base_by_its_digest(release_folder: Path) -> None:
+    """Its first line, and the labels that OCI has for it."""
+    text = containerfile(release_folder, Manifest.read(release_folder), "cpu", "0", BASE)
+    assert text.startswith(f"FROM registry.example:5000/python@{BASE[1]}\n")
+    assert f'LABEL org.opencontainers.image.base.digest="{BASE[1]}"' in text
+
+
 @pytest.mark.parametrize("flavour", ["cpu", "gpu"])
 def test_what_images_are_built_from_is_clean(release_folder: Path, flavour: str, tmp_path: Path) -> None:
     """By hadolint, which also reads the shell of each RUN."""
     rendered = tmp_path / "Containerfile"
-    rendered.write_text(containerfile(release_folder, Manifest.read(release_folder), flavour, "0"))
+    rendered.write_text(containerfile(release_folder, Manifest.read(release_folder), flavour, "0", BASE))
     for path in (rendered, HOME / "tests" / "container" / "Containerfile.triton"):
         command = [str(Path(sys.executable).with_name("hadolint")), str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

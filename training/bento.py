@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 from service.errors import VitrineError
 from service.release import MANIFEST, Manifest, digest
-from training import repository
+from training import repository, sbom
 from training.progress import console, say
 from training.revision import code_revision
 
@@ -77,7 +77,7 @@ def _make_bento(release: Path, out: Path, lock: Path) -> Packed:
     out.mkdir(parents=True, exist_ok=True)
     _build(tag, sealed, manifest, lock)
     files = _files(out, manifest)
-    _sbom(lock, files[0])
+    sbom.write_for_lock(lock, HOME / "pyproject.toml", files[0])
     aside = files[1].with_name(f".{files[1].stem}.part.bento")
     aside.unlink(missing_ok=True)
     bentoml.bentos.export_bento(tag, str(aside))
@@ -85,14 +85,18 @@ def _make_bento(release: Path, out: Path, lock: Path) -> Packed:
     return Packed(tag, files)
 
 
-def make_image(release: Path, out: Path, *, engine: str, flavour: str, name: str = NAME) -> Packed:
-    """Build the image `name:N` around the bento. The wheels are fetched here, so that neither the address of a
-    package index nor its credentials, nor a compiler, come near the image. One that was made of the same release, code
-    and lock is not made again."""
+def make_image(release: Path, out: Path, *, engine: str, flavour: str, base: str, name: str = NAME) -> Packed:
+    """Build the image `name:N` around the bento, on the base image as it is now, by its digest. The wheels are fetched
+    here, so that neither the address of a package index nor its credentials, nor a compiler, come near the image. One
+    that was made of the same release, code, lock and base is not made again.
+
+    Raises VitrineError where the engine has no base image and cannot fetch it, and where the build fails."""
     manifest = Manifest.read(release)
     tag = f"{name}:{manifest.release}"
+    based_on = _base(engine, base)
     with tempfile.TemporaryDirectory(prefix="vitrine-image-") as temporary, _locked(flavour) as lock:
-        context, made_of, files = Path(temporary), _made_of(release, lock), _files(out, manifest)
+        context, made_of = Path(temporary), _made_of(release, lock, based_on[1])
+        files = (out.resolve() / f"{NAME}-{manifest.release}.image.cdx.json", _files(out.resolve(), manifest)[1])
         if all(file.exists() for file in files) and _label(engine, tag, MADE_OF) == made_of:
             say(f"{tag} is there already")
             return Packed(tag, files)
@@ -107,10 +111,26 @@ def make_image(release: Path, out: Path, *, engine: str, flavour: str, name: str
             path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
         shutil.copy(SLIM, context / SLIM.name)
         _model_repository(context / "model_repository", manifest)
-        (context / "Containerfile").write_text(containerfile(release, manifest, flavour, made_of))
+        (context / "Containerfile").write_text(containerfile(release, manifest, flavour, made_of, based_on))
         build = [engine, "build", "--network=none", "--file", "Containerfile", "--tag", tag, "."]
         _run(f"building {tag} with {engine}", build, context)
-    return Packed(tag, packed.files)
+    sbom.write_for_image(engine, tag, based_on, release, files[0])
+    return Packed(tag, files)
+
+
+def _base(engine: str, name: str) -> tuple[str, str]:
+    """The base image by name and digest: what is built on it says which one it was, whatever its tag means later."""
+    if shutil.which(engine) is None:
+        raise VitrineError(f"{engine} cannot be run; is it installed?")
+    inspect = [engine, "image", "inspect", "--format", "{{if .RepoDigests}}{{index .RepoDigests 0}}{{end}}", name]
+    found = subprocess.run(inspect, capture_output=True, text=True, check=False)
+    if found.returncode:
+        _run(f"fetching {name}", [engine, "pull", name])
+        found = subprocess.run(inspect, capture_output=True, text=True, check=True)
+    digested = found.stdout.strip()
+    if "@" not in digested:
+        raise VitrineError(f"{name} has no digest: fetch it from a registry, {engine} pull {name}")
+    return name, digested.rpartition("@")[2]
 
 
 def _model_repository(folder: Path, manifest: Manifest) -> None:
@@ -126,9 +146,9 @@ def _model_repository(folder: Path, manifest: Manifest) -> None:
     shutil.copy(repository.PLAN_CONFIG, folder / repository.PLAN_MODEL / repository.CONFIG.name)
 
 
-def _made_of(release: Path, lock: Path) -> str:
-    """sha256 over all that an image is made of but the base image."""
-    found = hashlib.sha256((digest(release / MANIFEST) + _code(lock)).encode())
+def _made_of(release: Path, lock: Path, base: str) -> str:
+    """sha256 over all that an image is made of. base: digest of the image that it is built on."""
+    found = hashlib.sha256((digest(release / MANIFEST) + _code(lock) + base).encode())
     for path in (CONTAINERFILE, SLIM, repository.CONFIG, repository.PLAN_CONFIG):
         found.update(path.read_bytes())
     return found.hexdigest()[:32]
@@ -242,21 +262,15 @@ def _files(out: Path, manifest: Manifest) -> tuple[Path, Path]:
     return out / f"{NAME}-{manifest.release}.cdx.json", out / f"{NAME}-{manifest.release}.bento"
 
 
-def _sbom(lock: Path, path: Path) -> None:
-    aside = path.with_suffix(".part")
-    _run("writing the SBOM", [
-        sys.executable, "-m", "cyclonedx_py", "requirements", str(lock), "--output-reproducible", "--output-format",
-        "JSON", "--output-file", str(aside), "--pyproject", str(HOME / "pyproject.toml"),
-    ])  # fmt: skip
-    aside.replace(path)
-
-
-def containerfile(release: Path, manifest: Manifest, flavour: str, made_of: str) -> str:
-    """What the image is built by. made_of: digest of all that goes into it."""
+def containerfile(release: Path, manifest: Manifest, flavour: str, made_of: str, base: tuple[str, str]) -> str:
+    """What the image is built by. made_of: digest of all that goes into it; base: name and digest of what it is built
+    on."""
     encoder = manifest.encoder or {}
     labels = {
         "org.opencontainers.image.title": "Vitrine",
         "org.opencontainers.image.version": str(manifest.release),
+        "org.opencontainers.image.base.name": base[0],
+        "org.opencontainers.image.base.digest": base[1],
         "org.opencontainers.image.revision": code_revision().get("revision", "unknown"),
         "vitrine.trained-by": manifest.code.get("revision", "unknown"),
         "vitrine.release": str(manifest.release),
@@ -268,7 +282,15 @@ def containerfile(release: Path, manifest: Manifest, flavour: str, made_of: str)
     }
     template = CONTAINERFILE.read_text()
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    return environment.from_string(template).render(number=manifest.release, name=NAME, labels=labels)
+    return environment.from_string(template).render(
+        base=f"{untagged(base[0])}@{base[1]}", number=manifest.release, name=NAME, labels=labels
+    )
+
+
+def untagged(image: str) -> str:
+    """Its name without tag and digest; a colon before the last slash belongs to the port of a registry."""
+    host, slash, last = image.partition("@")[0].rpartition("/")
+    return host + slash + last.partition(":")[0]
 
 
 def _run(what: str, command: list[str], folder: Path | None = None, environment: dict[str, str] | None = None) -> None:

@@ -18,6 +18,7 @@ from training.progress import console as err
 
 Flavour = Annotated[str, typer.Option(help="cpu or gpu: which onnxruntime")]
 DefaultKey = Annotated[bool, typer.Option(help="Pack it although user ids were hashed with the public default key")]
+BASE_IMAGE = "docker.io/library/python:3.11-slim"
 Out = Annotated[Path, typer.Option("--out", help="Folder for what is written beside it")]
 
 
@@ -48,19 +49,22 @@ def image(
     engine: Annotated[str, typer.Option(help="podman or docker")] = "podman",
     flavour: Flavour = "cpu",
     repository: Annotated[str, typer.Option(help="Name of the image; its tag is the number")] = "vitrine",
+    base: Annotated[
+        str, typer.Option(help="Image to build on: Debian with Python 3.11; its digest is kept")
+    ] = BASE_IMAGE,
     releases: Releases = Path("releases"),
     out_folder: Out = Path("dist"),
     default_user_key: DefaultKey = False,
     as_json: AsJson = False,
 ) -> None:
-    """Pack a release as a container image: no compiler, no root, no telemetry; with an SBOM beside it."""
+    """Pack a release as a container image: no compiler, no root, no telemetry; with an SBOM of what is in it beside."""
     from training.bento import ENGINES, make_image
 
     _require(flavour, "--flavour", ("cpu", "gpu"))
     _require(engine, "--engine", ENGINES)
     release = open_registry(releases).fetch(number, releases)
     _require_secret(release, default_user_key)
-    _say(make_image(release, out_folder, engine=engine, flavour=flavour, name=repository), as_json)
+    _say(make_image(release, out_folder, engine=engine, flavour=flavour, name=repository, base=base), as_json)
 
 
 @app.command("sign-key", epilog="Example: vitrine sign-key --out keys/team   (writes keys/team.key and keys/team.pub)")

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from service.release import MANIFEST, digest
-from tests.container.conftest import tampered
+from tests.container.conftest import BASE, tampered
 from tests.container.load import Balancer, OpenLoop
 from tests.container.pods import IMAGE, Pod, memory_group, memory_limit, memory_used, overlay_of, pod, podman, render
 from tests.processes import wait_until
@@ -56,6 +58,26 @@ def test_the_image_says_what_it_is(team: Team) -> None:
     said = team.run("image", 1, "--engine", "podman", "--repository", IMAGE, "--out", team.folder / "dist")
     assert said.splitlines()[-1] == f"{IMAGE}:1"
     assert json.loads(podman("image", "inspect", f"{IMAGE}:1"))[0]["Id"] == facts["Id"]
+
+
+def test_the_list_of_parts_is_what_is_in_the_image(team: Team, first: Pod) -> None:
+    """Debian's packages as dpkg names them, Python's as they lie on the disk, nothing else; valid CycloneDX."""
+    text = (team.folder / "dist" / "vitrine-1.image.cdx.json").read_text()
+    parts = json.loads(text)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    listed = {part["purl"].partition("?")[0] for part in parts["components"] if "purl" in part}
+    debian = podman("exec", first.container, "dpkg-query", "--show", "--showformat", "${Package}@${Version}\n").split()
+    assert {name for name in listed if name.startswith("pkg:deb")} == {
+        f"pkg:deb/debian/{name.replace(':', '%3A')}" for name in debian
+    }
+    found = podman("exec", first.container, "find", "/opt/vitrine/python/lib", "-name", "*.dist-info").split()
+    python = {Path(path).name.removesuffix(".dist-info").rpartition("-")[0].lower().replace("_", "-") for path in found}
+    assert {name.split("@")[0] for name in listed if name.startswith("pkg:pypi")} == {f"pkg:pypi/{n}" for n in python}
+    [release] = [part for part in parts["components"] if part["type"] == "machine-learning-model"]
+    assert release["hashes"] == [{"alg": "SHA-256", "content": digest(team.releases / "1" / MANIFEST)}]
+    [base] = json.loads(podman("image", "inspect", BASE))
+    built_on = parts["metadata"]["component"]["properties"][1]["value"]
+    assert built_on in {each.rpartition("@")[2] for each in base["RepoDigests"]}
 
 
 def test_it_is_ready_when_the_golden_pictures_were_answered(first: Pod, k8s: Path) -> None:
