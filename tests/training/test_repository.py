@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,12 +92,14 @@ def test_each_export_names_an_output_after_its_weights(
     pixels = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
     session = OnnxRuntime(release_folder / "encoder.onnx", threads=1)._session
     assert (session.run([named], {"images": pixels})[0] == session.run(["embeddings"], {"images": pixels})[0]).all()
+    shutil.copytree(release_folder.parent / ".stages", tmp_path / ".stages")
     asked = options(boutique_folder, tmp_path)
-    other = train(options(boutique_folder, tmp_path, encoder=type(asked.encoder)(**{
-        **{name: getattr(asked.encoder, name) for name in asked.encoder.__dataclass_fields__}, "seed": 1, "epochs": 1,
-    })))  # fmt: skip
-    assert other is not None
-    assert onnx.load(other / "encoder.onnx").graph.output[1].name != named
+    other = replace(asked, encoder=replace(asked.encoder, seed=1, epochs=1, last_layer_steps=10))
+    for stage in ("encoder", "export"):
+        train(replace(other, only=stage))
+    names = {onnx.load(path).graph.output[1].name for path in (tmp_path / ".stages").glob("export*/encoder.onnx")}
+    assert len(names) == 2
+    assert named in names
 
 
 Change = Callable[[Path], None]
