@@ -2,7 +2,7 @@
 
     encoder      IMAGES UINT8 [n, 224, 224, 3] -> EMBEDDINGS FP32 [n, dim]
     recommender  IMAGE BYTES [n] (empty: none), USER_ID BYTES [n] (empty: none), K INT32 [1], FILTER BYTES [n] (JSON),
-                 EVENTS BYTES [n] (JSON, a list as in /recommend)
+                 EVENTS BYTES [n] (JSON, a list as in /recommend), PERSONALIZATION FP32 [1]
                  -> ITEM_ID BYTES [n, k], SCORE FP32 [n, k], TIER BYTES [n], RELEASE BYTES [n]
     similar      IMAGE or ITEM_ID BYTES [n], K, FILTER -> ITEM_ID, SCORE
 
@@ -27,6 +27,7 @@ from service.tensors import BYTES, texts
 LARGEST_BATCH = 32
 SIDE = 224
 K = Spec("K", "INT32", (1,), optional=True)
+PERSONALIZATION = Spec("PERSONALIZATION", "FP32", (1,), optional=True)
 IMAGE, USER_ID, ITEM_ID, FILTER, EVENTS = (
     Spec(name, BYTES, (ANY,), optional=True) for name in ("IMAGE", "USER_ID", "ITEM_ID", "FILTER", "EVENTS")
 )
@@ -67,7 +68,7 @@ def _recommender(recommend: Ask) -> Model:
         said = {"TIER": texts([a.tier for a in answers]), "RELEASE": texts([a.release for a in answers])}
         return Ran(_ranked(answers, _k(inputs)) | said, answers[0].tier, waited, _degraded(answers))
 
-    return Model("recommender", (IMAGE, USER_ID, K, FILTER, EVENTS), RANKED + SAID, run, LARGEST_BATCH)
+    return Model("recommender", (IMAGE, USER_ID, K, FILTER, EVENTS, PERSONALIZATION), RANKED + SAID, run, LARGEST_BATCH)
 
 
 def _similar(recommender: Recommender, batcher: MicroBatcher) -> Model:
@@ -90,21 +91,22 @@ def _queries(parse: Callable[..., Any], inputs: Arrays, id_name: str) -> list[An
     if len(sizes) > 1:
         raise Malformed(f"{', '.join(names)} must have as many rows as each other; got {sorted(sizes)}")
     rows = range(sizes.pop() if sizes else 1)
-    return [
-        _parsed(parse, row, {name: inputs[name][row] for name in names if name in inputs}, _k(inputs)) for row in rows
-    ]
+    of_all: dict[str, Any] = {"k": _k(inputs)}
+    if "PERSONALIZATION" in inputs:
+        of_all["personalization"] = float(inputs["PERSONALIZATION"][0])
+    return [_parsed(parse, row, {name: inputs[name][row] for name in names if name in inputs}, of_all) for row in rows]
 
 
 def _k(inputs: Arrays) -> int:
     return int(inputs["K"][0]) if "K" in inputs else 10
 
 
-def _parsed(parse: Callable[..., Any], row: int, sent: dict[str, bytes], k: int) -> Any:
-    """sent: the row's elements; empty means none."""
+def _parsed(parse: Callable[..., Any], row: int, sent: dict[str, bytes], of_all: dict[str, Any]) -> Any:
+    """sent: the row's elements; empty means none; of_all: what all rows have in common."""
     image = sent.pop("IMAGE", b"")
     fields = {name.lower(): sent.pop(name, b"") for name in ("FILTER", "EVENTS")}
     try:
-        values: dict[str, Any] = {"k": k} | {name.lower(): given.decode() for name, given in sent.items() if given}
+        values: dict[str, Any] = of_all | {name.lower(): given.decode() for name, given in sent.items() if given}
         values |= {name: json.loads(text) for name, text in fields.items() if text}
         return parse(values, image=image or None)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is one of them

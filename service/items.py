@@ -85,6 +85,17 @@ class Items:
         values: np.ndarray = self._table[column].to_numpy()
         return values
 
+    def categories(self) -> np.ndarray:
+        """(items,) int32: the number of each item's category, from 1 on, of several the first; 0 where it has none."""
+        column = self._table["category"]
+        if pa.types.is_list(column.type):
+            column = pa.chunked_array(
+                [pc.list_element(pc.if_else(pc.greater(pc.list_value_length(column), 0), column, None), 0)]
+            )
+        numbers = column.combine_chunks().dictionary_encode().indices
+        found: np.ndarray = pc.fill_null(pc.add(numbers, 1), 0).to_numpy(zero_copy_only=False).astype(np.int32)
+        return found
+
     def column(self, name: str) -> list[Any]:
         """The raw values of a column, one an item."""
         values: list[Any] = self._table[name].to_pylist()

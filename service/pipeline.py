@@ -26,10 +26,12 @@ from service.terms import (
     own_vector,
     scaled_popularity,
     term_values,
+    vote,
 )
 
 POOL = 500  # candidates from each source, before they are ranked
-VOTERS = 10  # neighbours that vote on the category of a picture
+VOTERS = 10  # neighbours that vote on the category of a picture, in the reply
+KIND_VOTERS = 25  # ... and for the term `kind`
 GOLDEN_OVERLAP = 0.9
 _NOTHING = np.empty(0, np.int64)
 # (queries, vectors of their pictures, answers)
@@ -98,6 +100,7 @@ class Recommender:
             scaled_popularity(items.popularity),
             log_price(items.numbers(PRICE)),
             release.blend.factor_scale,
+            items.categories(),
         )
         if encoder is None and release.encoders:
             encoder = Candidate("onnxruntime", precision, release.encoders[precision]).open(threads=available_cpus())
@@ -125,7 +128,7 @@ class Recommender:
         with self._timed("search"):
             found = [self._candidates(each) for each in asked]
         with self._timed("rank"):
-            ranked = self._rank(asked, [each.rows for each in found])
+            ranked = self._rank(asked, found)
         number = self.release.number
         answers = [
             Recommendation(
@@ -167,7 +170,7 @@ class Recommender:
         For a shopper who is not known the factor scores are NaN, and the final ones are those of tier `popular`."""
         shopper = self._know(Query(user_id=user_id))
         asked = np.asarray(rows, dtype=np.int64)
-        [values] = term_values(self.sources, [asked], [None], [shopper])
+        [values] = term_values(self.sources, [asked], [None], [shopper], [None])
         _, parts = blend(values, self.release.blend.tiers["taste" if shopper else "popular"])
         factor = np.full(len(asked), np.nan, np.float32)
         if shopper is not None and self.release.ranker is not None:
@@ -304,7 +307,7 @@ class Recommender:
         if vector is not None:
             near = self._nearest(vector, pool, allowed)
             found.append(near.rows)
-            voters = near if allowed is None else self._nearest(vector, VOTERS)
+            voters = near if allowed is None else self._nearest(vector, KIND_VOTERS)
         if shopper is not None and self.release.ranker is not None:
             found.append(self.release.ranker.top(shopper, k=pool, allowed=allowed))
         if shopper is not None and vector is None and self.release.index is not None:
@@ -324,10 +327,11 @@ class Recommender:
         found = rows[0] >= 0
         return _Near(rows[0][found], cosines[0][found])
 
-    def _rank(self, asked: Sequence["_Asked"], rows: Sequence[np.ndarray]) -> list[list[Item]]:
+    def _rank(self, asked: Sequence["_Asked"], found: Sequence["_Candidates"]) -> list[list[Item]]:
         """The k best of each query's candidates, described, with the parts of their scores and the reasons."""
-        shoppers = [each.shopper for each in asked]
-        values = term_values(self.sources, rows, [each.vector for each in asked], shoppers)
+        rows, shoppers = [each.rows for each in found], [each.shopper for each in asked]
+        votes = [None if each.near is None else self._vote(each.near) for each in found]
+        values = term_values(self.sources, rows, [each.vector for each in asked], shoppers, votes)
         chosen = [self._best(*each) for each in zip(asked, rows, values, strict=True)]
         reasons = because(self.sources, [each.rows for each in chosen], shoppers)
         ids, describe = self.release.items.ids, self.release.items.describe
@@ -346,13 +350,29 @@ class Recommender:
 
     def _best(self, asked: "_Asked", rows: np.ndarray, values: Mapping[str, np.ndarray]) -> "_Chosen":
         query = asked.query
-        names, parts = blend(values, self.release.blend.tiers[asked.tier])
+        names, parts = blend(values, self._weights(asked))
         scores = parts.sum(axis=1)
         order = best(scores, max(POOL, 2 * query.k) if query.diversity > 0 else query.k)
         if query.diversity > 0 and len(order):
             vectors = self.likeness_vectors(rows[order])
             order = order[diversify(scores[order], vectors, k=query.k, diversity=query.diversity)]
         return _Chosen(rows[order], scores[order], names, parts[order])
+
+    def _weights(self, asked: "_Asked") -> Mapping[str, float]:
+        """Of the terms. Raises BadQuery where a release that learned no trade is told how to make it."""
+        blend, wanted = self.release.blend, asked.query.personalization
+        if wanted is None or asked.tier != "ranked":
+            return blend.tiers[asked.tier]
+        if blend.trade is None:
+            raise BadQuery(
+                f"release {self.release.number} was trained before `personalization`: leave it out, or train it anew",
+                field="personalization",
+            )
+        return blend.trade.weights(wanted)
+
+    def _vote(self, near: "_Near") -> np.ndarray:
+        assert self.sources.kinds is not None
+        return vote(self.sources.kinds, near.rows[:KIND_VOTERS], near.cosines[:KIND_VOTERS])
 
     def _lookalikes(self, query: SimilarQuery, vector: np.ndarray | None) -> Recommendation:
         items, index = self.release.items, self.release.index

@@ -12,6 +12,9 @@ MAX_K = 100
 MAX_EVENTS = 1000
 MAX_ID = 512
 MAX_DIM = 4096
+FIELDS = (
+    "user_id", "events", "k", "filter", "exclude_seen", "diversity", "personalization", "box", "remember",
+)  # fmt: skip
 EVENTS = ("view", "like", "cart", "purchase", "dismiss")
 
 
@@ -38,6 +41,7 @@ class Query:
     filter: Mapping[str, Any] = field(default_factory=dict)
     exclude_seen: bool = True
     diversity: float = 0.0
+    personalization: float | None = None  # None: what the release learned
     box: Box | None = None
     remember: bool = False
 
@@ -55,7 +59,7 @@ class SimilarQuery:
 
 def parse_query(values: Mapping[str, Any], *, image: bytes | None = None) -> Query:
     """Check the fields of a request for recommendations. Absent and null mean the default. Raises BadQuery."""
-    values = _known(values, ("user_id", "events", "k", "filter", "exclude_seen", "diversity", "box", "remember"))
+    values = _known(values, FIELDS)
     box = check_box(values["box"]) if "box" in values else None
     if box and image is None:
         raise BadQuery("box cuts a picture, and no image was sent", field="box")
@@ -71,6 +75,9 @@ def parse_query(values: Mapping[str, Any], *, image: bytes | None = None) -> Que
         filter=_filter(values.get("filter", {})),
         exclude_seen=_boolean(values.get("exclude_seen", True), "exclude_seen"),
         diversity=_fraction(values.get("diversity", 0.0), "diversity"),
+        personalization=_fraction(values["personalization"], "personalization")
+        if "personalization" in values
+        else None,
         box=box,
     )
 

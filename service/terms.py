@@ -2,6 +2,7 @@
 
     factor        what people with like tastes touched: user factor times item factor, on a logarithmic scale
     likeness      cosine with the picture of the query
+    kind          the share of the votes of the items nearest to the picture that are for the item's category
     own_likeness  cosine with the shopper's own pictures, their mean
     recent        cosine of factors with the shopper's last items, each weighing 0.8 of the one after it
     price_fit     how near the price is to what the shopper chose before: minus the squared difference of logarithms
@@ -37,13 +38,15 @@ _NOTHING = np.empty(0, np.int64)
 class Sources:
     """What the terms are computed from. index and ranker are None where the catalogue has no pictures or no
     interactions; popularity: (items,), from 0 to 1; log_price: (items,), NaN where unknown, or None;
-    factor_scale: that of the blend."""
+    factor_scale: that of the blend;
+    kinds: (items,) the number of each one's category, 0 where unknown, or None."""
 
     index: Index | None
     ranker: Ranker | None
     popularity: np.ndarray
     log_price: np.ndarray | None = None
     factor_scale: float | None = FACTOR_SCALE
+    kinds: np.ndarray | None = None
     priceless: bool = field(init=False)  # whether an item's price is unknown
 
     def __post_init__(self) -> None:
@@ -53,17 +56,31 @@ class Sources:
 
 def term_values(
     sources: Sources, rows: Sequence[np.ndarray], vectors: Sequence[np.ndarray | None],
-    shoppers: Sequence[Shopper | None],
+    shoppers: Sequence[Shopper | None], votes: Sequence[np.ndarray | None],
 ) -> list[dict[str, np.ndarray]]:  # fmt: skip
-    """For each query its candidates (n,), the vector of its picture, its shopper -> name: (n,) float32, only the terms
-    that the sources and the query allow."""
+    """For each query its candidates (n,), the vector of its picture, its shopper, and what its neighbours voted for
+    (see `vote`) -> name: (n,) float32, only the terms that the sources and the query allow."""
     values: list[dict[str, np.ndarray]] = []
     # the last bits of a product depend on what else is in it, and those of an answer should not on who else asks
     together = 1 if len(rows) <= ALONE else TOGETHER
     for start in range(0, len(rows), together):
         part = slice(start, start + together)
         values += _values_together(sources, rows[part], vectors[part], shoppers[part])
+    if sources.kinds is not None:
+        for each, row, voted in zip(values, rows, votes, strict=True):
+            if voted is not None:
+                each["kind"] = voted[sources.kinds[row]]
     return values
+
+
+def vote(kinds: np.ndarray, rows: np.ndarray, cosines: np.ndarray) -> np.ndarray:
+    """What a picture seems to be: each category's share of the votes of the items nearest to it, each of which weighs
+    its cosine. kinds: (items,) as in `Sources`; rows, cosines: (n,) -> (categories + 1,) float32, 0 for the unknown."""
+    weights = np.maximum(cosines, 0)
+    found = np.bincount(kinds[rows], weights, minlength=int(kinds.max(initial=0)) + 1)
+    found[0] = 0
+    shares: np.ndarray = (found / max(float(weights.sum()), 1e-9)).astype(np.float32)
+    return shares
 
 
 def _values_together(

@@ -67,6 +67,7 @@ class RecommendBody(Body[Query]):
     filter: dict[str, Any] = Field(ABSENT, description='{"category": ["dress"], "price": {"min": 10, "max": 50}}')
     exclude_seen: bool = True
     diversity: float = Field(0.0, ge=0, le=1)
+    personalization: float | None = Field(None, ge=0, le=1)
     box: list[float] = Field(ABSENT, description="[left, top, right, bottom] as fractions of the picture")
     remember: bool = Field(False, description="give the photo's vector back as an event that may be sent along later")
 

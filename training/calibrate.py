@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.pipeline import Recommender
-from service.ranker import Blend, Shopper
-from service.terms import BASE, blend, term_values
+from service.pipeline import KIND_VOTERS, Recommender
+from service.ranker import Blend, Shopper, Trade
+from service.terms import BASE, blend, term_values, vote
 
 QUESTIONS, ITEMS = 200, 1000  # of each tier, and items drawn for each
 GOOD = 0.95  # the share of items that one with score 1 is better than
@@ -22,11 +22,12 @@ GOOD = 0.95  # the share of items that one with score 1 is better than
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """rows: of items drawn at random that could be an answer; photo: vector of a picture."""
+    """rows: of items drawn at random that could be an answer; photo: vector of a picture, and its votes."""
 
     rows: np.ndarray
     photo: np.ndarray | None
     shopper: Shopper | None
+    votes: np.ndarray | None
 
 
 def calibrate(recommender: Recommender, *, seed: int) -> Blend:
@@ -45,8 +46,13 @@ def calibrate(recommender: Recommender, *, seed: int) -> Blend:
         if picture is not None:
             left[picture] = False
         rows = np.sort(rng.permutation(np.flatnonzero(left))[:ITEMS])
+        if picture is None or index is None:
+            return _Question(rows, None, shopper, None)
+        photo = index.vectors(np.array([picture]))[0]
+        near, cosines = (found[0] for found in index.search(photo[None], k=KIND_VOTERS, allowed=left))
+        kinds = recommender.sources.kinds
         return _Question(
-            rows, None if picture is None or index is None else index.vectors(np.array([picture]))[0], shopper
+            rows, photo, shopper, None if kinds is None else vote(kinds, near[near >= 0], cosines[near >= 0])
         )
 
     asked = {
@@ -55,11 +61,17 @@ def calibrate(recommender: Recommender, *, seed: int) -> Blend:
         "visual": [ask(None, picture) for picture in pictures.tolist()],
         "ranked": [ask(*pair) for pair in zip(shoppers, pictures.tolist(), strict=False)],
     }
-    tiers = {
-        tier: _on_scale(weights, _scores(recommender, weights, [each for each in asked[tier] if len(each.rows)]))
-        for tier, weights in release.blend.tiers.items()
-    }
-    return Blend(tiers, release.blend.factor_scale)
+
+    def scale(tier: str) -> tuple[float, float]:
+        weights = release.blend.tiers[tier]
+        return _scale(_scores(recommender, weights, [each for each in asked[tier] if len(each.rows)]))
+
+    tiers = {tier: _on_scale(weights, *scale(tier)) for tier, weights in release.blend.tiers.items()}
+    if (trade := release.blend.trade) is None:
+        return Blend(tiers, release.blend.factor_scale)
+    ends = (_on_scale(end, *scale("ranked")) for end in (trade.looks, trade.taste))
+    made = Trade(trade.default, *ends)
+    return Blend(tiers | {"ranked": made.weights(made.default)}, release.blend.factor_scale, made)
 
 
 def _draw(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -67,16 +79,22 @@ def _draw(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _scores(recommender: Recommender, weights: Mapping[str, float], questions: Sequence[_Question]) -> list[np.ndarray]:
-    rows, photos, shoppers = ([getattr(each, name) for each in questions] for name in ("rows", "photo", "shopper"))
-    found = term_values(recommender.sources, rows, photos, shoppers)
+    rows, photos, shoppers, votes = (
+        [getattr(each, name) for each in questions] for name in ("rows", "photo", "shopper", "votes")
+    )
+    found = term_values(recommender.sources, rows, photos, shoppers, votes)
     return [blend(values, weights)[1].sum(axis=1) for values in found]
 
 
-def _on_scale(weights: Mapping[str, float], scores: Sequence[np.ndarray]) -> Mapping[str, float]:
+def _scale(scores: Sequence[np.ndarray]) -> tuple[float, float]:
+    """What an ordinary item has, and how much more a good one."""
     if not scores:
-        return weights
+        return 0.0, 1.0
     middle, good = np.quantile(np.concatenate(scores), (0.5, GOOD)).tolist()
-    spread = good - middle if good > middle else 1.0
+    return middle, good - middle if good > middle else 1.0
+
+
+def _on_scale(weights: Mapping[str, float], middle: float, spread: float) -> Mapping[str, float]:
     return {name: _brief(weight / spread) for name, weight in weights.items()} | {BASE: _brief(-middle / spread)}
 
 

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from service.features import Features
 from service.index import Index
-from service.terms import PRICE
+from service.terms import PRICE, Sources, log_price
 from training.catalogue import Catalogue
 from training.ranker import Sides
 
@@ -18,12 +19,19 @@ FEW = 5  # shoppers; what fewer have in common would tell who they are
 @dataclass(frozen=True, slots=True)
 class Known:
     """What there is beside the interactions. index and views (item rows and vectors of photographs) are None without
-    pictures; prices: (items,) or None."""
+    pictures; prices: (items,) or None; categories: (items,) their numbers, 0 where unknown, or None."""
 
     sides: Sides
     index: Index | None = None
     views: tuple[np.ndarray, np.ndarray] | None = None
     prices: np.ndarray | None = None
+    categories: np.ndarray | None = None
+
+    @property
+    def sources(self) -> Sources:
+        """What a photo alone is answered from."""
+        items = 0 if self.index is None else self.index.shape[0]
+        return Sources(self.index, None, np.zeros(items, np.float32), log_price(self.prices), kinds=self.categories)
 
 
 def know(
@@ -36,7 +44,8 @@ def know(
     of_users = user_features(catalogue)
     prices = catalogue.items[PRICE].to_numpy() if catalogue.kinds.get(PRICE) == "number" else None
     described = {"item_features": of_items.to_json(), "user_features": of_users.to_json()}
-    return Known(sides(catalogue, of_items, of_users, vectors), index, views, prices), described
+    categories = (pd.factorize(np.array(catalogue.primary_category(), dtype=object))[0] + 1).astype(np.int32)
+    return Known(sides(catalogue, of_items, of_users, vectors), index, views, prices, categories), described
 
 
 def item_features(catalogue: Catalogue, *, exclude: set[str]) -> Features:

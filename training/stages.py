@@ -27,8 +27,9 @@ CODE = {
         "service.encoder",
     ),
     "ranker": (
-        "training.ranker", "training.tune", "training.factorize", "training.sides", "training.blend",
-        "training.segments", "service.ranker", "service.terms", "service.features",
+        "training.ranker", "training.tune", "training.factorize", "training.sides", "training.lessons",
+        "training.blend", "training.meeting", "training.segments", "service.pipeline", "service.ranker",
+        "service.terms", "service.features",
     ),
     "int8": ("training.precisions", "service.engines", "service.images", "service.picture_file"),
     "fp16": ("training.precisions",),

@@ -304,12 +304,13 @@ class _Run:
                 cut.train, items=items, parameters=parameters, user_key=options.user_key, sides=known.sides
             )
             ranker.save(folder, trained, options.user_key)
-            learned.save(folder / "blend.json")
+            learned.blend.save(folder / "blend.json")
             ids = self.catalogue.items["item_id"].tolist()
             segments.save(folder, *segments.find_segments(trained, ids=ids, seed=options.ranker.seed))
             (folder / "features.json").write_text(json.dumps(features))
             pairs = len(trained.arrays["history_items"])
-            return {"users": len(trained.users), "pairs": pairs, "parameters": asdict(parameters)}
+            facts = {"users": len(trained.users), "pairs": pairs, "parameters": asdict(parameters)}
+            return facts | {"trade": learned.trade}
 
         return self._make("ranker", inputs, build)
 
@@ -413,6 +414,7 @@ class _Run:
             training={
                 "encoder": asdict(replace(options.encoder, weights=shown)) if looked else None,
                 "ranker": ranked.facts["parameters"] if ranked else None,
+                "trade": ranked.facts["trade"] if ranked else None,
                 "chosen": options.choose,
                 "split_column": options.split_column,
             },

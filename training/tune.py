@@ -15,7 +15,8 @@ from service.errors import CatalogueError
 from service.release import Release
 from training import blend, split
 from training.catalogue import Catalogue
-from training.progress import bar, say, track
+from training.lessons import look_ahead
+from training.progress import bar, say
 from training.ranker import RankerParameters
 from training.records import sqlite_url
 from training.sides import Known, know
@@ -24,27 +25,58 @@ TUNED = "tuned.json"
 STUDY = "tune.db"
 KEPT = 1000  # of what happened in a log, by which it is known again
 FIRST_LOOK = 0.25  # of the shoppers; a trial that is behind after that is given up
-# (unobserved, regularisation) that are tried where nobody said; the first is what most logs want
-CHOICES = ((0.3, 0.01), (1.0, 0.003), (1.0, 0.006), (0.3, 0.03), (0.1, 0.01), (0.1, 0.03))
-ENOUGH = 2_000_000  # interactions
+# what is tried of each where nobody said; the way starts at what most logs want
+UNOBSERVED = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+REGULARISATION = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+START = (0.3, 0.01)
+ENOUGH = 1_000_000  # interactions
+FIRST = (START, (1.0, 0.003), (0.1, 0.03), (3.0, 0.001))  # of a search
+FEW_SWEEPS = 6  # tell the good from the bad as well as all
 MIN_SHOPPERS = 200  # for a first look to say anything
 
 
 def choose(interactions: pd.DataFrame, *, items: int, known: Known, start: RankerParameters) -> RankerParameters:
-    """The best of a few regularisations for this log, by the factor scores alone: what suits a shop where people buy
-    a little is wrong for one where they look at much. A log of millions is judged by some of its shoppers."""
+    """The best regularisation for this log, by the factor scores alone: what suits a shop where people buy a little is
+    wrong for one where they look at much. From the usual one it moves on to a neighbour on the grid as long as one is
+    better, whichever way that leads. A log of millions is judged by some of its shoppers."""
     users = interactions["user_id"].unique()
     thinned = interactions[interactions["user_id"].isin(users[:: 1 + len(interactions) // ENOUGH])]
+    reached: dict[tuple[int, int], float] = {}
 
-    def reach(choice: tuple[float, float]) -> float:
-        tried = replace(start, unobserved=choice[0], regularisation=choice[1])
-        lessons = blend.look_ahead(thinned, items=items, parameters=tried, known=known, seed=start.seed)
-        return 0.0 if lessons is None else blend.rehearse_factors(lessons, seed=start.seed)
+    def reach(place: tuple[int, int]) -> float:
+        if place not in reached:
+            tried = _at(start, place)
+            tried = replace(tried, sweeps=min(tried.sweeps, FEW_SWEEPS))
+            found = look_ahead(thinned, items=items, parameters=tried, known=known, seed=start.seed)
+            reached[place] = 0.0 if found is None else blend.rehearse_factors(found, seed=start.seed)
+            progress.update(task, advance=1, note=f"best nDCG@20 {max(reached.values()):.4f}")
+        return reached[place]
 
-    reached = [reach(choice) for choice in track(CHOICES, "choosing the regularisation")]
-    best = CHOICES[int(np.argmax(reached))]
-    say(f"ranker: unobserved {best[0]}, regularisation {best[1]} (nDCG@20 {max(reached):.4f} of shoppers' last days)")
-    return replace(start, unobserved=best[0], regularisation=best[1])
+    with bar() as progress:
+        task = progress.add_task("choosing the regularisation", total=None, note="")
+        best = (UNOBSERVED.index(START[0]), REGULARISATION.index(START[1]))
+        while reach(best) > 0:
+            ahead = max(_neighbours(best), key=reach)
+            if reach(ahead) <= reach(best):
+                break
+            best = ahead
+    chosen = _at(start, best)
+    say(
+        f"ranker: unobserved {chosen.unobserved}, regularisation {chosen.regularisation}, of {len(reached)} tried "
+        f"(nDCG@20 {reached[best]:.4f} of what shoppers touched last)"
+    )
+    return chosen
+
+
+def _at(start: RankerParameters, place: tuple[int, int]) -> RankerParameters:
+    return replace(start, unobserved=UNOBSERVED[place[0]], regularisation=REGULARISATION[place[1]])
+
+
+def _neighbours(place: tuple[int, int]) -> list[tuple[int, int]]:
+    """Those on the grid. A step along the valley changes both."""
+    steps = ((0, -1), (0, 1), (-1, 0), (1, 0), (1, -1), (-1, 1))
+    near = ((place[0] + up, place[1] + right) for up, right in steps)
+    return [(a, b) for a, b in near if 0 <= a < len(UNOBSERVED) and 0 <= b < len(REGULARISATION)]
 
 
 def tune_ranker(
@@ -86,9 +118,9 @@ def tune(
         sampler=optuna.samplers.TPESampler(seed=start.seed, multivariate=True),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=8),
     )  # fmt: skip
-    if not study.trials:  # the defaults, then what `choose` would try
+    if not study.trials:  # the defaults, then some that are far from each other
         study.enqueue_trial(_as_trial(start))
-        for unobserved, regularisation in CHOICES:
+        for unobserved, regularisation in FIRST:
             if (unobserved, regularisation) != (start.unobserved, start.regularisation):
                 tried = replace(start, unobserved=unobserved, regularisation=regularisation)
                 study.enqueue_trial(_as_trial(tried))
@@ -119,7 +151,7 @@ def tune(
 
 
 def _reach(interactions: pd.DataFrame, items: int, known: Known, parameters: RankerParameters) -> float:
-    lessons = blend.look_ahead(interactions, items=items, parameters=parameters, known=known, seed=parameters.seed)
+    lessons = look_ahead(interactions, items=items, parameters=parameters, known=known, seed=parameters.seed)
     if lessons is None:
         raise CatalogueError("nobody comes back in the last tenth of the training period: there is nothing to tune on")
     return blend.rehearse(lessons, seed=parameters.seed)
@@ -130,8 +162,8 @@ def _suggest(trial: optuna.Trial, start: RankerParameters) -> RankerParameters:
     return _parameters(
         {
             "factors": trial.suggest_categorical("factors", sorted({32, 64, 128, 192, start.factors})),
-            "unobserved": trial.suggest_float("unobserved", 0.03, 3.0, log=True),
-            "regularisation": trial.suggest_float("regularisation", 3e-4, 0.1, log=True),
+            "unobserved": trial.suggest_float("unobserved", 0.03, 30.0, log=True),
+            "regularisation": trial.suggest_float("regularisation", 1e-4, 0.3, log=True),
             "steepness": trial.suggest_float("steepness", 0.0, 2.0),
             "half_life": trial.suggest_float("half_life", 20, 2000, log=True) if ages else None,
             "prior_ridge": trial.suggest_float("prior_ridge", 0.1, 1000, log=True),

@@ -93,6 +93,31 @@ def test_diversity_changes_what_is_shown_together(recommender: Recommender, phot
     assert likeness(0.9) < likeness(0.0)
 
 
+def test_personalization_goes_from_the_photo_to_the_shopper(recommender: Recommender, photo: bytes) -> None:
+    """0 answers as tier visual does; the more, the better the shopper likes what is shown, and the less it is alike."""
+    nobody = ids(ask(recommender, image=photo, exclude_seen=False))
+    steps = [0.0, 0.5, 1.0]
+    asked = [ask(recommender, image=photo, user_id="00007", personalization=p, exclude_seen=False, k=10) for p in steps]
+    assert ids(asked[0]) == nobody
+    index, ranker = recommender.release.index, recommender.release.ranker
+    assert index is not None
+    assert ranker is not None
+    rows = [[recommender.release.items.row(item) for item in ids(answer)] for answer in asked]
+    alike = [float((index.vectors(np.array(each)) @ recommender.embed([photo])[0]).mean()) for each in rows]
+    liked = [float(recommender.score("00007", each)[1].mean()) for each in rows]
+    assert alike == sorted(alike, reverse=True)
+    assert liked == sorted(liked)
+    assert liked[2] > liked[0]
+
+
+def test_the_default_is_the_trade_that_was_learned(recommender: Recommender, photo: bytes) -> None:
+    """It stands in the manifest, and asking for it gives the same answer; without a shopper it means nothing."""
+    default = recommender.release.manifest.training["trade"]["default"]
+    learned = ask(recommender, image=photo, user_id="00007")
+    assert ids(ask(recommender, image=photo, user_id="00007", personalization=default)) == ids(learned)
+    assert ids(ask(recommender, image=photo, personalization=1.0)) == ids(ask(recommender, image=photo))
+
+
 def test_queries_in_a_batch_do_not_touch_each_other(recommender: Recommender, photo: bytes) -> None:
     """A batch gives what its queries give alone, in their order."""
     queries = [Query(user_id="00007"), Query(image=photo, k=3), Query(), Query(image=photo, user_id="00011")]

@@ -1,6 +1,6 @@
 """The weights of the final sum, and the search for parameters, on logs whose answer is known."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,8 @@ import pytest
 
 from service.errors import CatalogueError
 from training import blend, tune
-from training.blend import Choice
+from training import lessons as ahead
+from training.lessons import Choice
 from training.ranker import RankerParameters, Sides
 from training.sides import Known
 
@@ -55,10 +56,10 @@ def test_a_term_that_some_lack_counts_nothing_for_them() -> None:
     assert reached == 1
 
 
-def test_each_shoppers_last_day_is_looked_at_from_before_it() -> None:
+def test_each_shoppers_last_visit_is_looked_at_from_before_it() -> None:
     """The ranker of the lessons has not seen it; the latter half of the shoppers is asked."""
-    table = log()
-    lessons = blend.look_ahead(table, items=40, parameters=PARAMETERS, known=NOTHING, seed=0)
+    table = log(days=10)
+    lessons = ahead.look_ahead(table, items=40, parameters=PARAMETERS, known=NOTHING, seed=0)
     assert lessons is not None
     assert 0 < len(lessons.each) <= 30
     assert lessons.sources.ranker is not None
@@ -67,11 +68,13 @@ def test_each_shoppers_last_day_is_looked_at_from_before_it() -> None:
         assert lesson.wanted[0] not in lessons.sources.ranker.shopper(lesson.row).seen
 
 
-def test_who_came_on_one_day_alone_is_asked_for_the_last_tenth() -> None:
-    """Else a log of single visits would teach nothing."""
-    rows = [(f"u{user}", item, "view", user * DAY + item) for user in range(20) for item in range(20)]
+@pytest.mark.parametrize("clock", ["visits", "equal", "rising"])
+def test_who_came_once_is_asked_for_the_last_tenth(clock: str) -> None:
+    """Else a log of single visits, or one whose clock says nothing, would teach nothing."""
+    when = {"visits": lambda user, item: user * DAY + item, "equal": lambda *_: 0, "rising": lambda u, i: 20 * u + i}
+    rows = [(f"u{user}", item, "view", when[clock](user, item)) for user in range(20) for item in range(20)]
     table = pd.DataFrame(rows, columns=["user_id", "item", "event", "timestamp"]).assign(value=1.0)
-    lessons = blend.look_ahead(table, items=20, parameters=PARAMETERS, known=NOTHING, seed=0)
+    lessons = ahead.look_ahead(table, items=20, parameters=PARAMETERS, known=NOTHING, seed=0)
     assert lessons is not None
     assert all(sorted(lesson.wanted) == [18, 19] for lesson in lessons.each)
 
@@ -80,21 +83,74 @@ def test_the_trend_is_learnt_where_fashion_rules() -> None:
     """Where people touch what is new this week, the trend gets a weight; the factors cannot know."""
     made = blend.learn(log(fashion=True), items=40, parameters=PARAMETERS, known=NOTHING, seed=0)
     steady = blend.learn(log(), items=40, parameters=PARAMETERS, known=NOTHING, seed=0)
-    assert made.tiers["taste"]["trend"] > 3 * max(steady.tiers["taste"]["trend"], 0.1)
+    assert made.blend.tiers["taste"]["trend"] > 3 * max(steady.blend.tiers["taste"]["trend"], 0.1)
 
 
 def test_nothing_to_learn_from_leaves_the_unlearned_weights() -> None:
     """A single pair."""
     table = log(users=1, days=1)
-    assert blend.learn(table, items=40, parameters=PARAMETERS, known=NOTHING, seed=0).tiers == blend.UNLEARNED
+    assert blend.learn(table, items=40, parameters=PARAMETERS, known=NOTHING, seed=0).blend.tiers == blend.UNLEARNED
 
 
-def test_a_regularisation_is_chosen_of_a_few() -> None:
-    """All else stays as it was, and the same log chooses the same."""
+def test_a_visit_longer_than_all_before_it_is_not_held_out_whole() -> None:
+    """Five events, and a year later fifteen: two are asked about, and thirteen teach with the five."""
+    times = [*range(5), *(365 * DAY + at for at in range(15))]
+    table = pd.DataFrame({"user_id": "u", "item": range(20), "event": "view", "timestamp": times})
+    assert ahead.last_events(table).tolist() == [False] * 18 + [True] * 2
+
+
+def test_a_last_visit_is_held_out_whole() -> None:
+    """Four visits of five items: what was bought together is not half known."""
+    times = [7 * DAY * visit + at for visit in range(4) for at in range(5)]
+    table = pd.DataFrame({"user_id": "u", "item": range(20), "event": "view", "timestamp": times})
+    assert ahead.last_events(table).tolist() == [False] * 15 + [True] * 5
+
+
+def test_the_regularisation_moves_on_as_long_as_it_gets_better() -> None:
+    """No neighbour on the grid is better than what is chosen; all else stays, and the same log chooses the same."""
     first, second = (tune.choose(log(), items=40, known=NOTHING, start=PARAMETERS) for _ in range(2))
     assert first == second
-    assert (first.unobserved, first.regularisation) in tune.CHOICES
     assert (first.factors, first.sweeps) == (8, 6)
+
+    def reach(parameters: RankerParameters) -> float:
+        lessons = ahead.look_ahead(log(), items=40, parameters=parameters, known=NOTHING, seed=0)
+        assert lessons is not None
+        return blend.rehearse_factors(lessons, seed=0)
+
+    at = tune.UNOBSERVED.index(first.unobserved), tune.REGULARISATION.index(first.regularisation)
+    near = [(at[0] + 1, at[1]), (at[0] - 1, at[1]), (at[0], at[1] + 1), (at[0], at[1] - 1)]
+    for unobserved, regularisation in near:
+        tried = replace(
+            first, unobserved=tune.UNOBSERVED[unobserved], regularisation=tune.REGULARISATION[regularisation]
+        )
+        assert reach(tried) <= reach(first)
+
+
+def test_a_term_that_adds_nothing_gets_no_weight() -> None:
+    """Among terms of noise the one that tells is left alone; the sum is never worse than the factors."""
+    rng = np.random.default_rng(1)
+    choices = []
+    for _ in range(200):
+        chosen = np.arange(50) < 3
+        noise = {f"noise{number}": rng.normal(size=50) for number in range(6)}
+        choices.append(Choice({"factor": chosen + rng.normal(0, 0.6, 50), **noise}, chosen))
+    weights, reached = blend.fit(choices)
+    assert weights.pop("factor") > 0
+    assert sum(weight != 0 for weight in weights.values()) <= 1
+    assert reached >= blend.fit([Choice({"factor": each.values["factor"]}, each.chosen) for each in choices])[1]
+
+
+def test_a_trend_that_has_passed_when_the_log_ends_gets_no_weight() -> None:
+    """It told what came next at its time, but a release knows only the last one."""
+    rng = np.random.default_rng(2)
+    then, at_end = [], []
+    for _ in range(200):
+        chosen = np.arange(50) < 3
+        factor = chosen + rng.normal(0, 0.6, 50)
+        then.append(Choice({"factor": factor, "trend": chosen + rng.normal(0, 0.3, 50)}, chosen))
+        at_end.append(Choice({"factor": factor, "trend": rng.normal(0, 1, 50)}, chosen))
+    assert blend.fit(then)[0]["trend"] > 0
+    assert blend.fit(then, at_end)[0]["trend"] == 0
 
 
 def test_a_search_goes_on_where_it_was_and_is_never_worse(tmp_path: Path) -> None:
