@@ -26,8 +26,9 @@ STUDY = "tune.db"
 KEPT = 1000  # of what happened in a log, by which it is known again
 FIRST_LOOK = 0.25  # of the shoppers; a trial that is behind after that is given up
 # what is tried of each where nobody said; the way starts at what most logs want
-UNOBSERVED = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-REGULARISATION = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+UNOBSERVED = (0.03, 0.055, 0.1, 0.17, 0.3, 0.55, 1.0, 1.7, 3.0, 5.5, 10.0, 17.0, 30.0)
+REGULARISATION = (1e-4, 1.7e-4, 3e-4, 5.5e-4, 1e-3, 1.7e-3, 3e-3, 5.5e-3, 0.01, 0.017, 0.03, 0.055, 0.1, 0.17, 0.3)
+STRIDES = (2, 1)  # on these grids, one after the other
 START = (0.3, 0.01)
 ENOUGH = 1_000_000  # interactions
 FIRST = (START, (1.0, 0.003), (0.1, 0.03), (3.0, 0.001))  # of a search
@@ -55,11 +56,12 @@ def choose(interactions: pd.DataFrame, *, items: int, known: Known, start: Ranke
     with bar() as progress:
         task = progress.add_task("choosing the regularisation", total=None, note="")
         best = (UNOBSERVED.index(START[0]), REGULARISATION.index(START[1]))
-        while reach(best) > 0:
-            ahead = max(_neighbours(best), key=reach)
-            if reach(ahead) <= reach(best):
-                break
-            best = ahead
+        for stride in STRIDES:
+            while reach(best) > 0:
+                ahead = max(_neighbours(best, stride), key=reach)
+                if reach(ahead) <= reach(best):
+                    break
+                best = ahead
     chosen = _at(start, best)
     say(
         f"ranker: unobserved {chosen.unobserved}, regularisation {chosen.regularisation}, of {len(reached)} tried "
@@ -72,10 +74,10 @@ def _at(start: RankerParameters, place: tuple[int, int]) -> RankerParameters:
     return replace(start, unobserved=UNOBSERVED[place[0]], regularisation=REGULARISATION[place[1]])
 
 
-def _neighbours(place: tuple[int, int]) -> list[tuple[int, int]]:
+def _neighbours(place: tuple[int, int], stride: int) -> list[tuple[int, int]]:
     """Those on the grid. A step along the valley changes both."""
     steps = ((0, -1), (0, 1), (-1, 0), (1, 0), (1, -1), (-1, 1))
-    near = ((place[0] + up, place[1] + right) for up, right in steps)
+    near = ((place[0] + stride * up, place[1] + stride * right) for up, right in steps)
     return [(a, b) for a, b in near if 0 <= a < len(UNOBSERVED) and 0 <= b < len(REGULARISATION)]
 
 
