@@ -12,8 +12,9 @@ from service.pipeline import Recommender
 from service.queries import Query
 from training import split
 from training.catalogue import Catalogue
+from training.encounters import measure as measure_encounters
 from training.ranking import Asked, measure_ranking
-from training.report import Evaluation, Example
+from training.report import Encounter, Evaluation, Example
 from training.retrieval import measure_retrieval
 
 
@@ -26,6 +27,7 @@ def evaluate(
     metrics: dict[str, Any] = {}
     lookalikes: list[Example] = []
     recommendations: list[Example] = []
+    encounters: list[Encounter] = []
     release = recommender.release
     if release.index is not None and catalogue.items["category"].notna().any():
         metrics["retrieval"], lookalikes = measure_retrieval(recommender, catalogue, split_column, exclude_same)
@@ -41,7 +43,11 @@ def evaluate(
             seed=release.manifest.training["ranker"]["seed"],
         )  # fmt: skip
         metrics["ranking"], recommendations = measure_ranking(Asked(recommender, catalogue, cut, negatives))
-    return Evaluation(metrics, lookalikes, recommendations)
+        if release.index is not None and release.index.shape[0] == len(catalogue.items):
+            held = split.warm(cut, items=len(catalogue.items))
+            met, encounters = measure_encounters(recommender, catalogue, held)
+            metrics |= {"with_a_photo_and_a_user": met} if met else {}
+    return Evaluation(metrics, lookalikes, recommendations, encounters)
 
 
 def stage_times(recommender: Recommender, catalogue: Catalogue, *, queries: int = 50) -> dict[str, float]:

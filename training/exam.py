@@ -8,13 +8,15 @@ import numpy as np
 
 from service.pipeline import Recommender
 from service.queries import MAX_K, Query
-from training import baselines, ranking, split
+from training import baselines, encounters, ranking, split
 from training.catalogue import Catalogue
+from training.encounters import Questions
 from training.progress import track
 from training.split import HeldOut
 
 SHOPPERS, PHOTOS = 1000, 200
 WARM, COLD_ITEMS, COLD_USERS, POPULARITY = "warm", "cold_items", "cold_users", "popularity"
+LIFT = "photo_and_shopper.lift"
 NDCG, RECALL = "ndcg_at_10", "recall_at_20"
 
 
@@ -36,6 +38,7 @@ class Exam:
     held: dict[str, HeldOut]
     photos: np.ndarray  # rows of items
     popular: dict[str, np.ndarray] = field(default_factory=dict)  # what popularity alone makes of it
+    encounters: Questions | None = None  # with a photo and a shopper
 
     def ask(self, recommender: Recommender) -> Marks:
         """All questions, of one release."""
@@ -63,6 +66,8 @@ class Exam:
             found, right = self._look(recommender, name)
             shown += found
             each["photos.precision_at_10"] = right
+            if self.encounters is not None and recommender.release.ranker is not None:
+                each[LIFT] = encounters.lift(encounters.ask(recommender, self.catalogue, self.encounters))
         return Marks(each, shown, coverage)
 
     def queries(self, count: int) -> list[Query]:
@@ -107,8 +112,9 @@ def last_cutoff(recommenders: Sequence[Recommender]) -> int | None:
     return max(found) if found and manifests[0].ranker is not None else None
 
 
-def set_exam(catalogue: Catalogue, cutoff: int | None, *, seed: int = 0) -> Exam:
-    """cutoff: seconds after which nothing taught any of the releases; None: no shopper is asked about."""
+def set_exam(catalogue: Catalogue, cutoff: int | None, *, vectors: np.ndarray | None = None, seed: int = 0) -> Exam:
+    """cutoff: seconds after which nothing taught any of the releases; None: no shopper is asked about; vectors:
+    (items of the catalogue, dim) by which items look alike, NaN without a picture; None: no photo meets a shopper."""
     held: dict[str, HeldOut] = {}
     popular: dict[str, np.ndarray] = {}
     items = len(catalogue.items)
@@ -122,7 +128,10 @@ def set_exam(catalogue: Catalogue, cutoff: int | None, *, seed: int = 0) -> Exam
             popular = _named(POPULARITY, ranking.list_measures(ranked, held[WARM]))
     pictured = np.array(catalogue.pictured(), dtype=np.int64)
     photos = np.random.default_rng(seed).permutation(pictured)[:PHOTOS]
-    return Exam(catalogue, held, photos, popular)
+    met = encounters.draw(catalogue, held[WARM], vectors, seed=seed) if WARM in held and vectors is not None else None
+    if met is not None and len(met.users) < encounters.FEWEST:
+        met = None
+    return Exam(catalogue, held, photos, popular, met)
 
 
 def _named(kind: str, measured: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

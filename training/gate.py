@@ -23,7 +23,19 @@ from service.queries import Query
 from service.release import MANIFEST, Release, digest
 from service.wire import RecommendationOut, to_json
 from training.catalogue import Catalogue
-from training.exam import COLD_ITEMS, COLD_USERS, NDCG, POPULARITY, RECALL, WARM, Exam, Marks, last_cutoff, set_exam
+from training.exam import (
+    COLD_ITEMS,
+    COLD_USERS,
+    LIFT,
+    NDCG,
+    POPULARITY,
+    RECALL,
+    WARM,
+    Exam,
+    Marks,
+    last_cutoff,
+    set_exam,
+)
 from training.measures import LEVEL, interval, median_interval, top
 from training.pages import write_page
 from training.precisions import chain_overlaps
@@ -146,13 +158,14 @@ def run(
     Raises ReleaseError where the release cannot be opened or does not give its golden answers."""
     folders = [release] if production is None else [release, production]
     recommenders = [_open(folder, user_key) for folder in folders]
-    exam = set_exam(catalogue, last_cutoff(recommenders))
+    exam = set_exam(catalogue, last_cutoff(recommenders), vectors=_looks(recommenders[0], catalogue))
     marks = [exam.ask(recommender) for recommender in recommenders]
     mine, theirs = marks[0], marks[1] if production is not None else None
     checks = [
         Check("golden answers", True, None, None, "in every precision, as recorded"),
         *_ranking(mine, theirs, exam, thresholds["ranking"]),
         *_pictures(recommenders[0], mine, theirs, exam, thresholds["pictures"]),
+        *_meeting(mine, theirs, int(thresholds["ranking"]["fewest_shoppers"])),
         *_likeness(mine, theirs, thresholds["likeness"]),
         *_cost(recommenders, folders, exam, thresholds["cost"]),
         *_answers(recommenders, exam),
@@ -332,6 +345,34 @@ def _only(who: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
 def _share(own: np.ndarray, other: np.ndarray) -> float:
     return float(own.mean() / other.mean()) if other.mean() else 1.0
+
+
+def _meeting(mine: Marks, theirs: Marks | None, fewest: int) -> Iterator[Check]:
+    """A shopper's taste must add something to the photo, and no less than in production beyond chance."""
+    if LIFT not in mine.each:
+        return
+    own = mine.each[LIFT]
+    ends = interval(own)
+    other = theirs.each.get(LIFT) if theirs is not None else None
+    behind = other is not None and interval(own - other)[1] < 0
+    bound = "above 0" if other is None else "above 0, and not below production's beyond chance"
+    passed = _decides(len(own), fewest, bool(own.mean() > 0 and not behind))
+    shown = ends if other is None else interval(own - other)
+    note = f"nDCG@10 of both over that of the photo alone, {len(own)} pairs, {ends[0]:+.4f} to {ends[1]:+.4f}"
+    yield Check(LIFT, passed, float(own.mean()), None if other is None else float(other.mean()), bound, shown, note)
+
+
+def _looks(recommender: Recommender, catalogue: Catalogue) -> np.ndarray | None:
+    """(items of the catalogue, dim): their vectors in a release, NaN for those that it does not hold; None for a
+    release without pictures or without shoppers."""
+    index, items = recommender.release.index, recommender.release.items
+    if index is None or recommender.release.ranker is None:
+        return None
+    rows = [items.find(item) for item in catalogue.items["item_id"]]
+    found: np.ndarray = np.full((len(rows), index.shape[1]), np.nan, np.float32)
+    known = [at for at, row in enumerate(rows) if row is not None]
+    found[known] = index.vectors(np.array([rows[at] for at in known], dtype=np.int64))
+    return found
 
 
 def _index_recall(recommender: Recommender, exam: Exam) -> float:

@@ -24,12 +24,23 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Encounter:
+    """One photo, answered for nobody and for shoppers of different taste. shows: the row of the item in the photo;
+    liked: for each answer some of what the shopper is shown without a photo, none for nobody; answers: rows."""
+
+    shows: int
+    liked: list[list[int]]
+    answers: list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
-    """metrics: nested plain numbers; lookalikes, recommendations: examples for the report."""
+    """metrics: nested plain numbers; lookalikes, recommendations, encounters: examples for the report."""
 
     metrics: dict[str, Any]
     lookalikes: list[Example]
     recommendations: list[Example]
+    encounters: list[Encounter] = field(default_factory=list)
 
 
 COLD = ("cold_items", "cold_users")
@@ -41,6 +52,10 @@ def write_report(evaluation: Evaluation, release: Release, path: Path) -> None:
         row
         for example in (*evaluation.lookalikes, *evaluation.recommendations)
         for row in (*example.query, *example.answers, *example.truth)
+    } | {
+        row
+        for encounter in evaluation.encounters
+        for row in (encounter.shows, *(row for line in (*encounter.liked, *encounter.answers) for row in line))
     }
     write_page(
         "report.html.j2", path,
@@ -52,6 +67,7 @@ def write_report(evaluation: Evaluation, release: Release, path: Path) -> None:
         best_group=_best_group(evaluation.metrics.get("ranking", {}).get("by_group", {})),
         lookalikes=evaluation.lookalikes,
         recommendations=evaluation.recommendations,
+        encounters=evaluation.encounters,
         pictures={row: picture_of(release, row) for row in shown},
         titles={row: release.items.describe(row)["title"] or release.items.ids[row] for row in shown},
     )  # fmt: skip
@@ -71,7 +87,14 @@ def write_segments(release: Release, path: Path) -> None:
 
 
 def _with_defaults(metrics: dict[str, Any]) -> dict[str, Any]:
-    return {"ranking": None, "retrieval": None, "index": None, "stages": None, **metrics}
+    return {
+        "ranking": None,
+        "retrieval": None,
+        "index": None,
+        "stages": None,
+        "with_a_photo_and_a_user": None,
+        **metrics,
+    }
 
 
 def _judged_rows(ranking: dict[str, Any]) -> list[dict[str, Any]]:

@@ -34,9 +34,9 @@ CODE = {
     "int8": ("training.precisions", "service.engines", "service.images", "service.picture_file"),
     "fp16": ("training.precisions",),
     "package": (
-        "training.package", "training.calibrate", "training.precisions", "training.evaluate", "training.retrieval",
-        "training.ranking", "training.measures", "training.baselines", "training.report", "training.split",
-        "service.release", "service.items", "service.pipeline", "service.terms",
+        "training.package", "training.calibrate", "training.precisions", "training.evaluate", "training.encounters",
+        "training.retrieval", "training.ranking", "training.measures", "training.baselines", "training.report",
+        "training.split", "service.release", "service.items", "service.pipeline", "service.terms",
     ),
 }  # fmt: skip
 

@@ -116,7 +116,18 @@ def test_the_openapi_document_lists_every_route(server: httpx.Client) -> None:
             response = server.request(method.upper(), named)
             assert response.status_code not in (404, 405, 500), (method, path)
     fields = document["components"]["schemas"]["RecommendBody"]["properties"]
-    assert set(fields) == {"image", "user_id", "events", "k", "filter", "exclude_seen", "diversity", "box", "remember"}
+    assert set(fields) == {
+        "image",
+        "user_id",
+        "events",
+        "k",
+        "filter",
+        "exclude_seen",
+        "diversity",
+        "personalization",
+        "box",
+        "remember",
+    }
 
 
 def test_the_openapi_document_says_what_may_be_sent_and_what_may_come(server: httpx.Client) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from service.errors import PromotionRefused, ReleaseDamaged
 from service.ranker import DEFAULT_USER_KEY
+from service.release import Manifest
 from tests.shop import Shop
-from training import gate
+from training import gate, package
 from training.catalogue import read
 from training.diff import Figure, compare
 from training.gate import Check, Report
@@ -86,6 +87,24 @@ def test_every_bound_can_refuse(trained_shop: Shop) -> None:
         "memory, MB", "size, MB", "size in all, MB",
     } <= failed  # fmt: skip
     assert any(name.startswith("worst group") for name in failed)
+
+
+def test_a_shopper_must_add_something_to_the_photo(release_folder: Path, boutique_folder: Path, tmp_path: Path) -> None:
+    """A release whose trade gives taste nothing has no lift, and is refused; one that learned a trade passes."""
+    shop = Shop(boutique_folder, Path(shutil.copytree(release_folder.parent, tmp_path / "releases")))
+    learned = named(run(shop, 1, 1))["photo_and_shopper.lift"]
+    assert learned.passed
+    assert learned.value is not None
+    assert learned.value > 0
+    blend = json.loads((shop.releases / "1" / "ranker" / "blend.json").read_text())
+    looks = blend["trade"]["looks"]
+    blend["trade"]["default"], blend["tiers"]["ranked"] = 0.0, looks
+    changed = Path(shutil.copytree(shop.releases / "1", shop.releases / "2"))
+    (changed / "ranker" / "blend.json").write_text(json.dumps(blend))
+    package.seal(changed, replace(Manifest.read(changed), release=2))
+    found = named(run(shop, 2, 1))["photo_and_shopper.lift"]
+    assert found.passed is False
+    assert found.value == pytest.approx(0, abs=1e-9)
 
 
 def test_of_pictures_it_asks_for_kind_index_and_precision(release_folder: Path, boutique_folder: Path) -> None:
