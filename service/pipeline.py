@@ -127,6 +127,11 @@ class Recommender:
         asked = [_Asked(*each) for each in zip(queries, vectors, shoppers, strict=True)]
         with self._timed("search"):
             found = [self._candidates(each) for each in asked]
+            for at, worth in enumerate(found):
+                # what is near a photo of something else says nothing: who asks is answered as if it had not been sent
+                if worth.near is not None and not self._in_catalogue(worth.near):
+                    asked[at] = replace(asked[at], vector=None)
+                    found[at] = replace(self._candidates(asked[at]), near=worth.near)
         with self._timed("rank"):
             ranked = self._rank(asked, found)
         number = self.release.number
@@ -135,11 +140,11 @@ class Recommender:
                 number,
                 each.tier,
                 items,
-                self._describe(each.vector, worth.near, remember=each.query.remember),
-                self.degraded() if each.vector is not None else [],
+                self._describe(vector, worth.near, remember=each.query.remember),
+                self.degraded() if vector is not None else [],
                 self._unknown(each.query),
             )
-            for each, items, worth in zip(asked, ranked, found, strict=True)
+            for each, vector, items, worth in zip(asked, vectors, ranked, found, strict=True)
         ]
         if self.listener is not None:
             self.listener(queries, vectors, answers)
@@ -330,7 +335,10 @@ class Recommender:
     def _rank(self, asked: Sequence["_Asked"], found: Sequence["_Candidates"]) -> list[list[Item]]:
         """The k best of each query's candidates, described, with the parts of their scores and the reasons."""
         rows, shoppers = [each.rows for each in found], [each.shopper for each in asked]
-        votes = [None if each.near is None else self._vote(each.near) for each in found]
+        votes = [
+            None if each.vector is None or worth.near is None else self._vote(worth.near)
+            for each, worth in zip(asked, found, strict=True)
+        ]
         values = term_values(self.sources, rows, [each.vector for each in asked], shoppers, votes)
         chosen = [self._best(*each) for each in zip(asked, rows, values, strict=True)]
         reasons = because(self.sources, [each.rows for each in chosen], shoppers)
@@ -411,12 +419,11 @@ class Recommender:
             category = self.release.items.describe(row)["category"]
             for name in [category] if isinstance(category, str) else (category or ())[:1]:
                 votes[name] = votes.get(name, 0.0) + weight
-        threshold = self.release.manifest.index["in_catalogue_at"]
         first = max(votes, key=lambda name: (votes[name], name)) if votes else None
         described: dict[str, Any] = {
             "category": first,
             "confidence": votes[first] / total if first is not None and total else 0.0,
-            "in_catalogue": bool(near.cosines.max(initial=-1) >= threshold),
+            "in_catalogue": self._in_catalogue(near),
         }
         if remember:  # the photo itself is not kept: who sends this event along next time is known by its vector
             assert self.release.manifest.encoder is not None, "it made the vector"
@@ -424,6 +431,11 @@ class Recommender:
             encoder = self.release.manifest.encoder["fingerprint"]
             described["event"] = {"event": "view", "vector": kept, "encoder": encoder}
         return described
+
+    def _in_catalogue(self, near: "_Near") -> bool:
+        """Whether what is near a picture is near enough for it to show something of this kind of catalogue."""
+        index = self.release.manifest.index
+        return index is None or bool(near.cosines.max(initial=-1) >= index["in_catalogue_at"])
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

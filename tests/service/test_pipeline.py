@@ -31,6 +31,20 @@ def test_the_tier_says_what_the_answer_rests_on(recommender: Recommender, photo:
     assert ask(recommender).tier == "popular"
 
 
+def test_a_photo_of_something_else_is_answered_as_if_it_had_not_been_sent(recommender: Recommender) -> None:
+    """Flat colours are near nothing: the shopper's taste, or what is popular, answers, and the reply says why."""
+    assert recommender.release.manifest.index is not None
+    vectors = recommender.release.index.vectors(np.arange(144)) if recommender.release.index else np.empty((0, 32))
+    away = -vectors.mean(axis=0)
+    away /= np.linalg.norm(away)
+    for fields, tier in (({"user_id": "00007"}, "taste"), ({}, "popular")):
+        [answer] = recommender.recommend([Query(**fields)], vectors=[away])  # type: ignore[arg-type]
+        assert answer.tier == tier
+        assert answer.query is not None
+        assert answer.query["in_catalogue"] is False
+        assert ids(answer) == ids(ask(recommender, **fields))
+
+
 def test_a_photo_of_an_item_finds_the_item(recommender: Recommender, photo: bytes) -> None:
     """The item on the photo comes first, and the photo is recognised as one of this catalogue."""
     answer = ask(recommender, image=photo, k=5)
