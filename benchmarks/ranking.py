@@ -65,7 +65,9 @@ class Contest:
 def vitrine(contest: Contest, cut: Split, held: HeldOut, values: dict[str, Any]) -> Scorer:
     """Factors, priors, and the learned sum, as a release has them."""
     parameters = RankerParameters(factors=contest.factors, **values)
-    learned: Blend = blending.learn(cut.train, items=contest.items, parameters=parameters, known=contest.known, seed=0)
+    learned: Blend = blending.learn(
+        cut.train, items=contest.items, parameters=parameters, known=contest.known, seed=0
+    ).blend
     made = ranker.train(
         cut.train, items=contest.items, parameters=parameters, user_key="", sides=contest.known.sides, quiet=True
     )
@@ -77,7 +79,7 @@ def vitrine(contest: Contest, cut: Split, held: HeldOut, values: dict[str, Any])
 
     def score(at: int) -> np.ndarray:
         shopper = made.ranker.shopper(row_of[held.users[at]])
-        [values] = term_values(sources, [every], [None], [shopper])
+        [values] = term_values(sources, [every], [None], [shopper], [None])
         return blend(values, learned.tiers["taste"])[1].sum(axis=1)
 
     return lambda block: np.stack([score(at) for at in block])

@@ -18,8 +18,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from service.pipeline import KIND_VOTERS
 from service.release import Release
-from service.terms import Sources, because, best, blend, log_price, scaled_popularity, term_values
+from service.terms import Sources, because, best, blend, log_price, scaled_popularity, term_values, vote
 
 CANDIDATES, SHOPPERS, ANSWERS = 500, 256, 10
 
@@ -43,17 +44,22 @@ def main(path: str) -> None:
     assert release.ranker is not None, "the release has no ranker"
     ranker = release.ranker
     prices = log_price(items.numbers("price"))
-    sources = Sources(release.index, ranker, scaled_popularity(items.popularity), prices)
+    kinds = items.categories()
+    sources = Sources(release.index, ranker, scaled_popularity(items.popularity), prices, kinds=kinds)
     rng = np.random.default_rng(0)
     shoppers = [ranker.shopper(int(row)) for row in rng.integers(ranker.users, size=SHOPPERS)]
     count = min(CANDIDATES, len(items))
     rows = [np.sort(rng.permutation(len(items))[:count]) for _ in shoppers]
     pictured = release.index is not None
     photos = [release.index.vectors(release.index.rows[:1])[0] if release.index is not None else None] * SHOPPERS
+    votes = [None] * SHOPPERS
+    if release.index is not None:
+        near, cosines = release.index.search(release.index.vectors(release.index.rows[:1]), k=KIND_VOTERS)
+        votes = [vote(kinds, near[0], cosines[0])] * SHOPPERS
     weights = release.blend.tiers["ranked" if pictured else "taste"]
 
     def rank(many: int) -> list[list[list[int]]]:
-        values = term_values(sources, rows[:many], photos[:many], shoppers[:many])
+        values = term_values(sources, rows[:many], photos[:many], shoppers[:many], votes[:many])
         scores = [blend(each, weights)[1].sum(axis=1) for each in values]
         chosen = [row[best(score, ANSWERS)] for row, score in zip(rows, scores, strict=False)]
         return because(sources, chosen, shoppers[:many])
