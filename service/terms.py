@@ -75,9 +75,11 @@ def term_values(
 
 def vote(kinds: np.ndarray, rows: np.ndarray, cosines: np.ndarray) -> np.ndarray:
     """What a picture seems to be: each category's share of the votes of the items nearest to it, each of which weighs
-    its cosine. kinds: (items,) as in `Sources`; rows, cosines: (n,) -> (categories + 1,) float32, 0 for the unknown."""
-    weights = np.maximum(cosines, 0)
-    found = np.bincount(kinds[rows], weights, minlength=int(kinds.max(initial=0)) + 1)
+    its cosine. kinds: (items,) as in `Sources`; rows, cosines: (n,), as a search gives them, -1 where there are no more
+    -> (categories + 1,) float32, 0 for the unknown."""
+    there = rows >= 0
+    weights = np.maximum(cosines[there], 0)
+    found = np.bincount(kinds[rows[there]], weights, minlength=int(kinds.max(initial=0)) + 1)
     found[0] = 0
     shares: np.ndarray = (found / max(float(weights.sum()), 1e-9)).astype(np.float32)
     return shares

@@ -51,9 +51,7 @@ def calibrate(recommender: Recommender, *, seed: int) -> Blend:
         photo = index.vectors(np.array([picture]))[0]
         near, cosines = (found[0] for found in index.search(photo[None], k=KIND_VOTERS, allowed=left))
         kinds = recommender.sources.kinds
-        return _Question(
-            rows, photo, shopper, None if kinds is None else vote(kinds, near[near >= 0], cosines[near >= 0])
-        )
+        return _Question(rows, photo, shopper, None if kinds is None else vote(kinds, near, cosines))
 
     asked = {
         "popular": [ask(None, None)],
@@ -95,9 +93,9 @@ def _scale(scores: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def _on_scale(weights: Mapping[str, float], middle: float, spread: float) -> Mapping[str, float]:
-    return {name: _brief(weight / spread) for name, weight in weights.items()} | {BASE: _brief(-middle / spread)}
+    return {name: brief(weight / spread) for name, weight in weights.items()} | {BASE: brief(-middle / spread)}
 
 
-def _brief(number: float) -> float:
+def brief(number: float) -> float:
     """Six digits: more say nothing, and the last bits of a product are not the same everywhere."""
     return float(f"{number:.6g}")

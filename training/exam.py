@@ -45,7 +45,7 @@ class Exam:
         each: dict[str, np.ndarray] = {}
         shown: list[list[str]] = []
         coverage = 0.0
-        rows = self._rows_in(recommender)
+        rows = rows_in(recommender, self.catalogue)
         name = f"release {recommender.release.number}"
         if WARM in self.held:
             held = self.held[WARM]
@@ -99,9 +99,11 @@ class Exam:
             right.append(np.mean([category.get(item) == category[own] for item in items] or [0.0]))
         return shown, np.array(right)
 
-    def _rows_in(self, recommender: Recommender) -> np.ndarray:
-        found = (recommender.release.items.find(item) for item in self.catalogue.items["item_id"])
-        return np.array([-1 if row is None else row for row in found])
+
+def rows_in(recommender: Recommender, catalogue: Catalogue) -> np.ndarray:
+    """(items of the catalogue,): the row of each in a release, -1 for those that it does not hold."""
+    found = (recommender.release.items.find(item) for item in catalogue.items["item_id"])
+    return np.array([-1 if row is None else row for row in found])
 
 
 def last_cutoff(recommenders: Sequence[Recommender]) -> int | None:

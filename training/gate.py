@@ -34,6 +34,7 @@ from training.exam import (
     Exam,
     Marks,
     last_cutoff,
+    rows_in,
     set_exam,
 )
 from training.measures import LEVEL, interval, median_interval, top
@@ -365,13 +366,12 @@ def _meeting(mine: Marks, theirs: Marks | None, fewest: int) -> Iterator[Check]:
 def _looks(recommender: Recommender, catalogue: Catalogue) -> np.ndarray | None:
     """(items of the catalogue, dim): their vectors in a release, NaN for those that it does not hold; None for a
     release without pictures or without shoppers."""
-    index, items = recommender.release.index, recommender.release.items
+    index = recommender.release.index
     if index is None or recommender.release.ranker is None:
         return None
-    rows = [items.find(item) for item in catalogue.items["item_id"]]
+    rows = rows_in(recommender, catalogue)
     found: np.ndarray = np.full((len(rows), index.shape[1]), np.nan, np.float32)
-    known = [at for at, row in enumerate(rows) if row is not None]
-    found[known] = index.vectors(np.array([rows[at] for at in known], dtype=np.int64))
+    found[rows >= 0] = index.vectors(rows[rows >= 0])
     return found
 
 

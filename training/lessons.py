@@ -127,7 +127,7 @@ def last_events(interactions: pd.DataFrame) -> np.ndarray:
     interactions: in the order of time. Dismissals are never held out."""
     user = pd.factorize(interactions["user_id"])[0]
     times = interactions["timestamp"].to_numpy()
-    counts = np.bincount(user, minlength=0)
+    counts = np.bincount(user)
     # how many of the same shopper come after each
     after = interactions.groupby(user, sort=False).cumcount(ascending=False).to_numpy()
     tail = (after < np.ceil(counts[user] * HELD)) & (counts[user] > 1)

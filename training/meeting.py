@@ -14,6 +14,8 @@ import numpy as np
 from service.pipeline import KIND_VOTERS, POOL
 from service.ranker import Shopper, Trade
 from service.terms import blend, term_values, vote
+from training import measures
+from training.calibrate import brief
 from training.lessons import Lessons
 from training.progress import say
 from training.sides import Known
@@ -99,12 +101,12 @@ def trade(
     )
     curve = [
         {
-            "personalization": float(step), "ndcg_at_10": _brief(ndcg.mean()), "own_category": _brief(each.kind),
-            "likeness_kept": _brief(each.kept(reached[0])),
+            "personalization": float(step), "ndcg_at_10": brief(ndcg.mean()), "own_category": brief(each.kind),
+            "likeness_kept": brief(each.kept(reached[0])),
         }
         for step, ndcg, each in zip(STEPS, found, reached, strict=True)
     ]  # fmt: skip
-    made = Trade(default, *({n: _brief(w) for n, w in end.items()} for end in (made.looks, made.taste)))
+    made = Trade(default, *({n: brief(w) for n, w in end.items()} for end in (made.looks, made.taste)))
     return made, {"default": default, "lessons": len(asked), "curve": curve}
 
 
@@ -145,9 +147,7 @@ def _look(known: Known, at: int, lessons: Lessons | None, shopper: Shopper | Non
     allowed = np.ones(known.index.shape[0], bool)
     allowed[shows] = False
     voters, cosines = known.index.search(vector[None], k=KIND_VOTERS, allowed=allowed)
-    voted = None
-    if known.categories is not None:
-        voted = vote(known.categories, voters[0][voters[0] >= 0], cosines[0][voters[0] >= 0])
+    voted = None if known.categories is None else vote(known.categories, voters[0], cosines[0])
     if shopper is not None:
         allowed[shopper.seen] = False
     nearest = known.index.search(vector[None], k=POOL, allowed=allowed)[0][0]
@@ -213,16 +213,11 @@ def _spread(scores: np.ndarray, photo: Photo) -> float:
 
 def _ndcg(top: np.ndarray, right: np.ndarray) -> float:
     """nDCG@SHOWN. top: positions shown; right: (candidates,) bool."""
-    discounts = 1 / np.log2(np.arange(2, SHOWN + 2))
-    ideal = discounts[: max(1, min(SHOWN, int(right.sum())))].sum()
-    return float((right[top] * discounts[: len(top)]).sum() / ideal)
+    found = measures.list_measures(right[top][None], np.array([max(1, int(right.sum()))]), SHOWN)
+    return float(found[f"ndcg_at_{SHOWN}"][0])
 
 
 def _beyond_chance(gains: np.ndarray) -> bool:
     """Whether the mean of what is known of them lies above 0 by more than its own error."""
     known = gains[np.isfinite(gains)]
     return bool(len(known) and known.mean() > CHANCE * known.std() / len(known) ** 0.5)
-
-
-def _brief(number: float) -> float:
-    return float(f"{float(number):.6g}")

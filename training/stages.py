@@ -28,8 +28,8 @@ CODE = {
     ),
     "ranker": (
         "training.ranker", "training.tune", "training.factorize", "training.sides", "training.lessons",
-        "training.blend", "training.meeting", "training.segments", "service.pipeline", "service.ranker",
-        "service.terms", "service.features",
+        "training.blend", "training.meeting", "training.measures", "training.calibrate", "training.segments",
+        "service.pipeline", "service.ranker", "service.terms", "service.features",
     ),
     "int8": ("training.precisions", "service.engines", "service.images", "service.picture_file"),
     "fp16": ("training.precisions",),

@@ -92,3 +92,14 @@ def test_what_an_item_does_not_say_is_none(items: Items) -> None:
 def test_popular_items_come_first_and_ties_in_row_order(items: Items) -> None:
     """The order of popularity is the same in every process."""
     assert items.by_popularity.tolist() == [1, 0, 3, 2]
+
+
+def test_each_item_has_the_number_of_its_first_category() -> None:
+    """From 1 on, equal for equal ones; 0 for an item without, also where a category is a list."""
+    for values, kind in (
+        ([["a", "b"], [], None, ["b"], ["a"]], pa.list_(pa.string())),
+        (["a", None, None, "b", "a"], None),
+    ):
+        columns = {"item_id": list("12345"), "category": pa.array(values, kind)}
+        table = pa.table({**columns, POPULARITY: [0] * 5, PICTURED: [True] * 5})
+        assert Items(table, {}).categories().tolist() == [1, 0, 0, 2, 1]
