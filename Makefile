@@ -17,8 +17,9 @@ RELEASE ?= $(shell ls $(RELEASES) 2>/dev/null | grep -E '^[0-9]+$$' | sort -n | 
 REASON ?= release $(RELEASE)
 WHO ?= $(shell id -un)@$(shell hostname)
 TRAIN_DEMO := $(BIN)/vitrine train demo --releases releases --backbone convnet --weights none --epochs 30 --image-size 224 --learning-rate 0.003 --precision int8
-# a test process for each core; a file's tests, which share a server, stay together
-PARALLEL := --numprocesses=logical --maxprocesses=4 --dist=loadfile
+# a test process for each core; a file's tests, which share a server, stay together. One thread in each: trainings
+# side by side that take a thread a core wait for each other, and last three times as long
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 POLL := --model-control-mode=poll --repository-poll-secs=2 --exit-on-error=false
 export REASON WHO # a commit's message may hold anything: the shell reads it from the environment
 
@@ -74,10 +75,10 @@ check: install ## ruff, mypy, import boundaries
 	$(BIN)/lint-imports
 
 test: check ## the checks, then the tests
-	$(BIN)/pytest $(PARALLEL)
+	$(PYTEST)
 
 test-slow: install ## end to end: train, serve, attack, benchmark nothing
-	$(BIN)/pytest $(PARALLEL) -m slow
+	$(PYTEST) -m slow
 
 fuzz: install ## a hundred thousand inputs that are nearly right: pictures, requests, tensors, catalogues (10 minutes)
 	VITRINE_FUZZ=1 $(BIN)/pytest -s tests/fuzz
