@@ -28,3 +28,4 @@ class Recommendation:
     query: dict[str, Any] | None
     degraded: list[str] = field(default_factory=list)
     unknown_items: list[str] = field(default_factory=list)  # of the events; they counted for nothing
+    match: dict[str, Any] | None = None  # item_id and confidence, where the picture shows an item of the catalogue

@@ -16,12 +16,13 @@ STEP = 150
 
 
 class Index:
-    """The nearest items of one release. Positions in faiss are those of the pictured items, in row order.
+    """The nearest items of one release. Positions in faiss are those of the pictures, in the order of the items' rows;
+    of an item with several the first stands for it, and each is searched.
 
     The vectors are held once, as faiss stores them: float32 in an exact index, float16 under a graph."""
 
     def __init__(self, sealed: faiss.Index, rows: np.ndarray, *, items: int, ef_search: int = EF_SEARCH) -> None:
-        """rows: (m,) the item rows that are in the index, ascending; items: how many there are with those without a
+        """rows: (m,) the item row of each picture, ascending; items: how many there are with those without a
         picture; ef_search: how far the graph is searched at least (efSearch of Malkov and Yashunin 2018)."""
         self._sealed = sealed
         self._graph = isinstance(sealed, faiss.IndexHNSW)
@@ -30,9 +31,11 @@ class Index:
         self._codes = faiss.rev_swig_ptr(codes.data(), codes.size()).reshape(sealed.ntotal, -1)
         self.rows = rows
         self.ef_search = ef_search
-        self._position = np.full(items, -1, np.int32)
-        self._position[rows] = np.arange(len(rows))
-        self.pictured = self._position >= 0
+        counts = np.bincount(rows, minlength=items)
+        self._position = np.where(counts > 0, np.cumsum(counts) - counts, -1).astype(np.int32)
+        self._counts = counts
+        self.most = int(counts.max(initial=1))  # pictures of one item
+        self.pictured = counts > 0
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -52,6 +55,11 @@ class Index:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def pictures(self, row: int) -> range:
+        """The positions of an item's pictures."""
+        first = int(self._position[row])
+        return range(first, first + int(self._counts[row]))
+
     @classmethod
     def open(cls, path: Path, rows: np.ndarray, *, items: int, ef_search: int = EF_SEARCH) -> "Index":
         """Open index.faiss of a release: mapped, the vectors are read when a search first touches them."""
@@ -62,19 +70,58 @@ class Index:
     ) -> tuple[np.ndarray, np.ndarray]:
         """queries: (n, dim) float32, unit length; allowed: (items,) bool -> rows: (n, k), cosines: (n, k).
 
-        Nearest first; equal cosines in row order. Padded with -1 and NaN only where fewer than k items pass."""
+        Nearest first, each item by the nearest of its pictures; equal cosines in row order. Padded with -1 and NaN
+        only where fewer than k items pass."""
         passing = None
         if allowed is not None:
-            passing = allowed if len(self) == len(allowed) else allowed[self.rows]
+            passing = allowed if self.most == 1 and len(self) == len(allowed) else allowed[self.rows]
+        wanted, most = (k if self.most == 1 else 2 * k + self.most), max(k, len(self))
+        while True:
+            positions, cosines = self.search_pictures(queries, k=wanted, passing=passing)
+            rows = np.where(positions < 0, -1, self.rows[positions])
+            if self.most == 1:
+                return rows, cosines
+            rows, cosines = _each_once(rows, cosines)
+            # what more of the pictures are of items that are there already, or there are no more
+            if wanted >= most or (rows[:, k - 1] >= 0).all():
+                return rows[:, :k], cosines[:, :k]
+            wanted = min(2 * wanted, most)
+
+    def search_pictures(
+        self, queries: np.ndarray, *, k: int, passing: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest pictures, as `search` gives items. passing: (pictures,) bool -> positions (n, k), cosines."""
         cosines, positions = self._nearest(queries, k, passing)
         if (cosines[:, 1:] == cosines[:, :-1]).any():  # faiss leaves equal ones in any order
             order = np.lexsort((positions, -cosines))
             positions, cosines = np.take_along_axis(positions, order, 1), np.take_along_axis(cosines, order, 1)
         missing = positions < 0
-        rows = self.rows[positions]
         if missing.any():
-            rows[missing], cosines[missing] = -1, np.nan
-        return rows, cosines
+            cosines[missing] = np.nan
+        return positions, cosines
+
+    def cosines(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """queries: (n, dim) unit length; rows: (m,) -> (n, m) float32, with the nearest of each item's pictures, 0 for
+        an item without."""
+        if self.most == 1:
+            alone: np.ndarray = queries @ self.vectors_or_zero(rows).T
+            return alone
+        counts = self._counts[rows]
+        there = counts > 0
+        starts = np.cumsum(counts[there]) - counts[there]
+        within = np.arange(int(counts.sum())) - np.repeat(starts, counts[there])
+        of_pictures = queries @ self.at(np.repeat(self._position[rows[there]], counts[there]) + within).T
+        found = np.zeros((len(queries), len(rows)), np.float32)
+        if there.any():
+            found[:, there] = np.maximum.reduceat(of_pictures, starts, axis=1)
+        return found
+
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        """The vectors of pictures by their positions: (m,) -> (m, dim) float32."""
+        codes = self._codes.take(positions, axis=0)
+        # faiss widens float16 in two thirds of the time that numpy takes
+        found: np.ndarray = self._storage.sa_decode(codes) if self._graph else codes.view(np.float32)
+        return found
 
     def recall(self, queries: np.ndarray, *, k: int) -> float:
         """The share of the k nearest of each query that a search finds: (n, dim) float32 -> 0 to 1. Looks at every
@@ -92,10 +139,8 @@ class Index:
         return self._filled(rows, 0)
 
     def _filled(self, rows: np.ndarray, value: float) -> np.ndarray:
-        codes = self._codes.take(self._position[rows], axis=0)
-        # faiss widens float16 in two thirds of the time that numpy takes
-        found: np.ndarray = self._storage.sa_decode(codes) if self._graph else codes.view(np.float32)
-        if len(self) < len(self._position):
+        found = self.at(self._position[rows])
+        if not self.pictured.all():
             found[~self.pictured[rows]] = value
         return found
 
@@ -123,6 +168,16 @@ class Index:
         parameters = None if selector is None else faiss.SearchParameters(sel=selector)
         cosines, positions = self._storage.search(queries, k, params=parameters)
         return cosines, positions
+
+
+def _each_once(rows: np.ndarray, cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, k) each, nearest first, an item for each of its pictures -> the same with the first of each, then -1, NaN."""
+    found, near = np.full(rows.shape, -1, rows.dtype), np.full(cosines.shape, np.nan, np.float32)
+    for at, line in enumerate(rows):
+        first = np.sort(np.unique(line, return_index=True)[1])
+        first = first[line[first] >= 0]
+        found[at, : len(first)], near[at, : len(first)] = line[first], cosines[at, first]
+    return found, near
 
 
 def build(vectors: np.ndarray, *, exact_below: int = EXACT_BELOW) -> faiss.Index:

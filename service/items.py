@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from service.errors import BadQuery, NotFound, is_number, shown
 
 POPULARITY, PICTURED = "_popularity", "_pictured"
+SAME = "_same"  # (int32) items with nearly the same picture have the same number; 0: no other has it
+GROUP = "group"  # the column of the catalogue that says which items are variants of one product
 
 
 class Items:
@@ -87,13 +89,29 @@ class Items:
 
     def categories(self) -> np.ndarray:
         """(items,) int32: the number of each item's category, from 1 on, of several the first; 0 where it has none."""
-        column = self._table["category"]
+        return self._numbered("category")
+
+    def _numbered(self, name: str) -> np.ndarray:
+        column = self._table[name]
         if pa.types.is_list(column.type):
             column = pa.chunked_array(
                 [pc.list_element(pc.if_else(pc.greater(pc.list_value_length(column), 0), column, None), 0)]
             )
         numbers = column.combine_chunks().dictionary_encode().indices
         found: np.ndarray = pc.fill_null(pc.add(numbers, 1), 0).to_numpy(zero_copy_only=False).astype(np.int32)
+        return found
+
+    def groups(self) -> np.ndarray | None:
+        """(items,) int32: the number of the product that each item is a variant of, from 1 on, 0 where nothing says
+        so; None where the catalogue has no such column."""
+        return self._numbered(GROUP) if GROUP in self.kinds else None
+
+    def same(self) -> np.ndarray | None:
+        """(items,) int32: items with nearly the same picture have the same number, 0 has no other; None where that was
+        not looked for."""
+        if SAME not in self._table.column_names:
+            return None
+        found: np.ndarray = self._table[SAME].to_numpy()
         return found
 
     def column(self, name: str) -> list[Any]:

@@ -12,9 +12,11 @@ from service import images
 from service.answers import Item, Recommendation
 from service.encoder import SAME, Candidate, Encoder, available_cpus
 from service.errors import BadQuery, NotFound, ReleaseMismatch, shown
+from service.items import GROUP
 from service.profiles import Profile, describe
-from service.queries import Event, Query, SimilarQuery
+from service.queries import COMPLEMENTS, Event, Query, SimilarQuery
 from service.ranker import DEFAULT_USER_KEY, DISMISS, Objective, Shopper, diversify, hash_user, key_check, last_words
+from service.recognition import Match
 from service.release import Release
 from service.terms import (
     PRICE,
@@ -30,6 +32,7 @@ from service.terms import (
 )
 
 POOL = 500  # candidates from each source, before they are ranked
+VARIANTS = 4  # times as many where an answer shows one of several
 VOTERS = 10  # neighbours that vote on the category of a picture, in the reply
 KIND_VOTERS = 25  # ... and for the term `kind`
 GOLDEN_OVERLAP = 0.9
@@ -39,16 +42,28 @@ Listener = Callable[[Sequence[Query], Sequence[np.ndarray | None], Sequence[Reco
 
 
 @dataclass(frozen=True, slots=True)
+class _Look:
+    """A picture, as far as it was looked at. vector: (dim,); pixels: as the encoder saw it, None where the vector was
+    known without them."""
+
+    vector: np.ndarray
+    pixels: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Asked:
-    """A query, the vector of its picture, and who asks, as far as they are known."""
+    """A query, the vector of its picture, who asks, as far as they are known, and the item that the picture shows."""
 
     query: Query
     vector: np.ndarray | None
     shopper: Shopper | None
+    match: Match | None = None
 
     @property
     def tier(self) -> str:
         """What the answer rests on."""
+        if self.query.relation == COMPLEMENTS:
+            return COMPLEMENTS
         if self.vector is not None:
             return "ranked" if self.shopper else "visual"
         return "taste" if self.shopper else "popular"
@@ -68,6 +83,7 @@ class _Candidates:
 
     rows: np.ndarray
     near: _Near | None
+    together: np.ndarray | None = None  # of complements: (n,) float32 beside the rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +120,7 @@ class Recommender:
         )
         if encoder is None and release.encoders:
             encoder = Candidate("onnxruntime", precision, release.encoders[precision]).open(threads=available_cpus())
+        self._groups, self._same = items.groups(), items.same()
         self.encoder = encoder
         self.precision = precision
         self.max_pixels = max_pixels
@@ -121,15 +138,31 @@ class Recommender:
         self, queries: Sequence[Query], *, vectors: Sequence[np.ndarray | None] | None = None
     ) -> list[Recommendation]:
         """Answer each query, in order. vectors: of the queries' pictures, (dim,) each, where they are known already."""
+        for query in queries:
+            self._require_known(query)
         if vectors is None:
-            vectors = self._look(queries)
+            looks = self._look(queries)
+            vectors = [None if look is None else look.vector for look in looks]
+        else:
+            looks = [None if vector is None else _Look(vector) for vector in vectors]
         shoppers = [self._know(query) for query in queries]
-        asked = [_Asked(*each) for each in zip(queries, vectors, shoppers, strict=True)]
+        asked = [
+            _Asked(query, self._of_item(query) if vector is None else vector, shopper)
+            for query, vector, shopper in zip(queries, vectors, shoppers, strict=True)
+        ]
         with self._timed("search"):
             found = [self._candidates(each) for each in asked]
+        with self._timed("match"):
+            for at, (look, worth) in enumerate(zip(looks, found, strict=True)):
+                if look is not None and worth.near is not None:
+                    asked[at] = replace(asked[at], match=self._match(look, queries[at], worth.near))
+                if asked[at].tier == COMPLEMENTS:
+                    found[at] = self._complements(asked[at], worth)
+        with self._timed("search"):
             for at, worth in enumerate(found):
                 # what is near a photo of something else says nothing: who asks is answered as if it had not been sent
-                if worth.near is not None and not self._in_catalogue(worth.near):
+                strange = looks[at] is not None and worth.near is not None and not self._in_catalogue(worth.near)
+                if strange and asked[at].match is None and asked[at].tier != COMPLEMENTS:
                     asked[at] = replace(asked[at], vector=None)
                     found[at] = replace(self._candidates(asked[at]), near=worth.near)
         with self._timed("rank"):
@@ -140,11 +173,12 @@ class Recommender:
                 number,
                 each.tier,
                 items,
-                self._describe(vector, worth.near, remember=each.query.remember),
-                self.degraded() if vector is not None else [],
+                self._describe(look, worth.near, known=each.match is not None, remember=each.query.remember),
+                self.degraded() if look is not None else [],
                 self._unknown(each.query),
+                self._matched(each.match),
             )
-            for each, vector, items, worth in zip(asked, vectors, ranked, found, strict=True)
+            for each, look, items, worth in zip(asked, looks, ranked, found, strict=True)
         ]
         if self.listener is not None:
             self.listener(queries, vectors, answers)
@@ -152,12 +186,14 @@ class Recommender:
 
     def similar(self, queries: Sequence[SimilarQuery]) -> list[Recommendation]:
         """Items that look like a picture or an item, nearest first."""
-        vectors = self._look(queries)
-        return [self._lookalikes(query, vector) for query, vector in zip(queries, vectors, strict=True)]
+        for query in queries:
+            self._require_known(query)
+        looks = self._look(queries)
+        return [self._lookalikes(query, look) for query, look in zip(queries, looks, strict=True)]
 
     def embed(self, pictures: Sequence[bytes], *, boxes: Sequence[images.Box | None] | None = None) -> np.ndarray:
         """Pictures -> (n, dim) float32 unit vectors."""
-        return self._encode(pictures, boxes or [None] * len(pictures))
+        return self.encode(self._decode(pictures, boxes or [None] * len(pictures)))
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """(n, 224, 224, 3) uint8 -> (n, dim) float32 unit vectors. For a release with pictures."""
@@ -225,14 +261,18 @@ class Recommender:
                     f"at least {GOLDEN_OVERLAP} expected"
                 )
 
-    def _look(self, queries: Sequence[Query] | Sequence[SimilarQuery]) -> list[np.ndarray | None]:
-        """The vector of each query's picture, or None."""
+    def _look(self, queries: Sequence[Query] | Sequence[SimilarQuery]) -> list[_Look | None]:
+        """Each query's picture, where it has one."""
         asked = [query for query in queries if query.image is not None]
+        if not asked:
+            return [None] * len(queries)
         pictures = [query.image for query in asked if query.image is not None]
-        vectors = iter(self._encode(pictures, [query.box for query in asked]) if asked else ())
-        return [next(vectors) if query.image is not None else None for query in queries]
+        pixels = self._decode(pictures, [query.box for query in asked])
+        looks = iter([_Look(*each) for each in zip(self.encode(pixels), pixels, strict=True)])
+        return [next(looks) if query.image is not None else None for query in queries]
 
-    def _encode(self, pictures: Sequence[bytes], boxes: Sequence[images.Box | None]) -> np.ndarray:
+    def _decode(self, pictures: Sequence[bytes], boxes: Sequence[images.Box | None]) -> np.ndarray:
+        """(n, side, side, 3) uint8, as the encoder sees them."""
         if self.encoder is None:
             raise BadQuery("this release was made from a catalogue without pictures: it cannot look", field="image")
         with self._timed("decode"):
@@ -240,8 +280,20 @@ class Recommender:
                 images.decode(picture, box=box, max_pixels=self.max_pixels, preprocessing=self.release.preprocessing)
                 for picture, box in zip(pictures, boxes, strict=True)
             ]
-            pixels = decoded[0][None] if len(decoded) == 1 else np.stack(decoded)
-        return self.encode(pixels)
+            return decoded[0][None] if len(decoded) == 1 else np.stack(decoded)
+
+    def _match(self, look: _Look, query: Query | SimilarQuery, near: "_Near") -> Match | None:
+        """The item that a picture shows, where the release can tell."""
+        if self.release.recogniser is None or query.image is None:
+            return None
+        pixels = self._decode([query.image], [query.box])[0] if look.pixels is None else look.pixels
+        return self.release.recogniser.match(pixels, look.vector, near.rows.tolist())
+
+    def _matched(self, match: Match | None) -> dict[str, Any] | None:
+        """As an answer says it."""
+        if match is None:
+            return None
+        return {"item_id": self.release.items.ids[match.row], "confidence": match.confidence}
 
     def _know(self, query: Query) -> Shopper | None:
         """What is known of the shopper: from training, from the events of the query, from both, or nothing."""
@@ -302,11 +354,8 @@ class Recommender:
     def _candidates(self, asked: "_Asked") -> "_Candidates":
         """Rows worth ranking: the picture's neighbours, the shopper's taste, and what is popular if they are few."""
         k, vector, shopper = asked.query.k, asked.vector, asked.shopper
-        allowed = self.release.items.mask(asked.query.filter)
-        if shopper is not None and asked.query.exclude_seen:
-            allowed = np.ones(len(self.release.items), bool) if allowed is None else allowed.copy()
-            allowed[shopper.seen] = False
-        pool = max(POOL, 2 * k)
+        allowed = self._allowed(asked)
+        pool = self._pool(asked.query)
         found = []
         voters = None
         if vector is not None:
@@ -326,6 +375,85 @@ class Recommender:
             rows = np.union1d(rows, (popular if allowed is None else popular[allowed[popular]])[:pool])
         return _Candidates(rows, voters)
 
+    def _allowed(self, asked: "_Asked") -> np.ndarray | None:
+        """(items,) bool: what may be an answer; None: all."""
+        query, shopper = asked.query, asked.shopper
+        allowed = self.release.items.mask(query.filter)
+        leave = [] if query.item_id is None else [np.array([self.release.items.row(query.item_id)])]
+        if shopper is not None and query.exclude_seen:
+            leave.append(shopper.seen)
+        if leave:
+            allowed = np.ones(len(self.release.items), bool) if allowed is None else allowed.copy()
+            for rows in leave:
+                allowed[rows] = False
+        return allowed
+
+    def _pool(self, query: Query | SimilarQuery) -> int:
+        """How many candidates of each source: more where many of them are to be one item of the answer."""
+        pool = max(POOL, 2 * query.k)
+        return pool if self._groups is None and not query.distinct else VARIANTS * pool
+
+    def _require_known(self, query: Query | SimilarQuery) -> None:
+        """Raises BadQuery, NotFound where a query asks for what this release cannot tell."""
+        number = self.release.number
+        if query.item_id is not None:
+            self.release.items.row(query.item_id)
+        if query.per_group is not None and self._groups is None:
+            raise BadQuery(
+                f"release {number} has no column `{GROUP}` that says which items are variants of one product: leave "
+                "`per_group` out",
+                field="per_group",
+            )
+        if query.distinct and self._same is None:
+            raise BadQuery(
+                f"release {number} was trained before near-duplicates were looked for, or has no pictures: leave "
+                "`distinct` out, or train it anew",
+                field="distinct",
+            )
+        ranker = self.release.ranker
+        complements = isinstance(query, Query) and query.relation == COMPLEMENTS
+        if complements and (ranker is None or ranker.together is None):
+            raise BadQuery(
+                f"release {number} does not know what is bought together: it was made without interactions, or before "
+                "`relation`",
+                field="relation",
+            )
+
+    def _of_item(self, query: Query) -> np.ndarray | None:
+        """The vector of the item that a query names, or None. Raises BadQuery where it is needed and there is none."""
+        if query.item_id is None:
+            return None
+        row, index = self.release.items.row(query.item_id), self.release.index
+        if index is not None and index.pictured[row]:
+            vector: np.ndarray = index.vectors(np.array([row]))[0]
+            return vector
+        if query.relation == COMPLEMENTS:
+            return None
+        raise BadQuery(f"item {query.item_id!r} has no picture to compare", field="item_id")
+
+    def _complements(self, asked: "_Asked", worth: "_Candidates") -> "_Candidates":
+        """What goes with the item that is asked about or that the photo shows; where that was never touched with
+        another, with what looks like it."""
+        ranker, kinds = self.release.ranker, self.sources.kinds
+        assert ranker is not None
+        assert ranker.together is not None
+        named = None if asked.query.item_id is None else self.release.items.row(asked.query.item_id)
+        about = asked.match.row if asked.match is not None else named
+        rows, shares = np.array([] if about is None else [about], np.int64), np.ones(1)
+        if not (len(rows) and len(ranker.together.of(int(rows[0]))[0])) and worth.near is not None:
+            rows = np.concatenate([rows, worth.near.rows[:VOTERS]])
+            shares = np.concatenate([np.ones(len(rows) - len(worth.near.rows[:VOTERS])), worth.near.cosines[:VOTERS]])
+        weights = ranker.together.total(rows, np.maximum(shares, 0)[: len(rows)])
+        weights[rows] = 0
+        if kinds is not None and len(rows):
+            own = kinds[rows[0]] if about is not None else int(self._vote(worth.near).argmax()) if worth.near else 0
+            weights[(kinds == own) & (own > 0)] = 0
+        allowed = self._allowed(asked)
+        if allowed is not None:
+            weights[~allowed] = 0
+        found = np.flatnonzero(weights > 0)
+        return _Candidates(found, worth.near, weights[found].astype(np.float32))
+
     def _nearest(self, vector: np.ndarray, k: int, allowed: np.ndarray | None = None) -> "_Near":
         assert self.release.index is not None
         rows, cosines = self.release.index.search(vector[None], k=k, allowed=allowed)
@@ -333,13 +461,18 @@ class Recommender:
         return _Near(rows[0][found], cosines[0][found])
 
     def _rank(self, asked: Sequence["_Asked"], found: Sequence["_Candidates"]) -> list[list[Item]]:
-        """The k best of each query's candidates, described, with the parts of their scores and the reasons."""
-        rows, shoppers = [each.rows for each in found], [each.shopper for each in asked]
+        """The k best of each query's candidates, described, with the parts of their scores and the reasons; before
+        them the item that the picture shows."""
+        rows = [self._with_match(*each) for each in zip(asked, found, strict=True)]
+        shoppers = [each.shopper for each in asked]
         votes = [
             None if each.vector is None or worth.near is None else self._vote(worth.near)
             for each, worth in zip(asked, found, strict=True)
         ]
         values = term_values(self.sources, rows, [each.vector for each in asked], shoppers, votes)
+        for each, worth in zip(values, found, strict=True):
+            if worth.together is not None:
+                each["together"] = worth.together
         chosen = [self._best(*each) for each in zip(asked, rows, values, strict=True)]
         reasons = because(self.sources, [each.rows for each in chosen], shoppers)
         ids, describe = self.release.items.ids, self.release.items.describe
@@ -356,19 +489,50 @@ class Recommender:
             for each, pasts in zip(chosen, reasons, strict=True)
         ]  # fmt: skip
 
+    def _with_match(self, asked: "_Asked", found: "_Candidates") -> np.ndarray:
+        """The candidates with the item that the picture shows, unless the filter forbids it."""
+        if asked.match is None or asked.tier == COMPLEMENTS:
+            return found.rows
+        allowed = self.release.items.mask(asked.query.filter)
+        if allowed is not None and not allowed[asked.match.row]:
+            return found.rows
+        return np.union1d(found.rows, [asked.match.row])
+
     def _best(self, asked: "_Asked", rows: np.ndarray, values: Mapping[str, np.ndarray]) -> "_Chosen":
         query = asked.query
         names, parts = blend(values, self._weights(asked))
         scores = parts.sum(axis=1)
-        order = best(scores, max(POOL, 2 * query.k) if query.diversity > 0 else query.k)
+        ranked = scores
+        if asked.match is not None:  # it comes first, whatever the weights say
+            ranked = np.where(rows == asked.match.row, np.float32(np.inf), scores)
+        wanted = max(POOL, 2 * query.k) if query.diversity > 0 else query.k
+        order = self._collapsed(rows, best(ranked, len(rows) if self._collapses(query) else wanted), query)[:wanted]
         if query.diversity > 0 and len(order):
             vectors = self.likeness_vectors(rows[order])
-            order = order[diversify(scores[order], vectors, k=query.k, diversity=query.diversity)]
+            worth = scores[order]
+            if asked.match is not None:
+                worth[0] = worth.max()  # of equals diversity takes the first
+            order = order[diversify(worth, vectors, k=query.k, diversity=query.diversity)]
         return _Chosen(rows[order], scores[order], names, parts[order])
+
+    def _collapses(self, query: Query | SimilarQuery) -> bool:
+        return self._groups is not None or query.distinct
+
+    def _collapsed(self, rows: np.ndarray, order: np.ndarray, query: Query | SimilarQuery) -> np.ndarray:
+        """Positions among rows, best first, without variants of one product beyond `per_group`, and without a second
+        of nearly the same picture where `distinct` is asked. The item that is asked about is one of its product."""
+        named = None if query.item_id is None else self.release.items.row(query.item_id)
+        if self._groups is not None:
+            order = _at_most(self._groups, rows, order, query.per_group or 1, named)
+        if query.distinct and self._same is not None:
+            order = _at_most(self._same, rows, order, 1, named)
+        return order
 
     def _weights(self, asked: "_Asked") -> Mapping[str, float]:
         """Of the terms. Raises BadQuery where a release that learned no trade is told how to make it."""
         blend, wanted = self.release.blend, asked.query.personalization
+        if asked.tier == COMPLEMENTS:
+            return {"together": 1.0}
         if wanted is None or asked.tier != "ranked":
             return blend.tiers[asked.tier]
         if blend.trade is None:
@@ -382,13 +546,17 @@ class Recommender:
         assert self.sources.kinds is not None
         return vote(self.sources.kinds, near.rows[:KIND_VOTERS], near.cosines[:KIND_VOTERS])
 
-    def _lookalikes(self, query: SimilarQuery, vector: np.ndarray | None) -> Recommendation:
+    def _lookalikes(self, query: SimilarQuery, look: _Look | None) -> Recommendation:
         items, index = self.release.items, self.release.index
         allowed = items.mask(query.filter)
         if index is None:
             raise BadQuery("this release was made from a catalogue without pictures: nothing looks alike")
-        described = self._describe(vector, None if vector is None else self._nearest(vector, VOTERS))
-        if vector is None:
+        described, match = None, None
+        if look is not None:
+            vector, near = look.vector, self._nearest(look.vector, VOTERS)
+            match = self._match(look, query, near)
+            described = self._describe(look, near, known=match is not None)
+        else:
             row = items.row(query.item_id or "")
             vector = index.vectors(np.array([row]))[0]
             if np.isnan(vector[0]):
@@ -396,20 +564,26 @@ class Recommender:
             allowed = np.ones(len(items), bool) if allowed is None else allowed.copy()
             allowed[row] = False
         with self._timed("search"):
-            rows, cosines = index.search(vector[None], k=query.k, allowed=allowed)
+            near = self._nearest(vector, self._pool(query) if self._collapses(query) else query.k, allowed)
+        rows = near.rows
+        if match is not None and (allowed is None or allowed[match.row]):
+            rows = np.concatenate([[match.row], rows[rows != match.row]])
+        rows = rows[self._collapsed(rows, np.arange(len(rows)), query)][: query.k]
+        cosines = index.cosines(vector[None], rows)[0].tolist()
         found = [
-            Item(score=float(cosine), terms={"likeness": float(cosine)}, because=[], **items.describe(int(row)))
-            for row, cosine in zip(rows[0], cosines[0], strict=True)
-            if row >= 0
+            Item(score=cosine, terms={"likeness": cosine}, because=[], **items.describe(row))
+            for row, cosine in zip(rows.tolist(), cosines, strict=True)
         ]
-        degraded = self.degraded() if query.image is not None else []
-        return Recommendation(self.release.number, "visual", found, described, degraded)
+        degraded = self.degraded() if look is not None else []
+        return Recommendation(self.release.number, "visual", found, described, degraded, match=self._matched(match))
 
     def _describe(
-        self, vector: np.ndarray | None, near: "_Near | None", *, remember: bool = False
+        self, look: _Look | None, near: "_Near | None", *, known: bool, remember: bool = False
     ) -> dict[str, Any] | None:
-        """What a picture seems to be: the category that its neighbours vote for, and whether it belongs here at all."""
-        if vector is None or near is None or self.release.manifest.index is None:
+        """What a picture seems to be: the category that its neighbours vote for, and whether it belongs here at all.
+
+        known: whether it shows an item of the catalogue."""
+        if look is None or near is None or self.release.manifest.index is None:
             return None
         votes: dict[str, float] = {}
         total = 0.0
@@ -423,11 +597,11 @@ class Recommender:
         described: dict[str, Any] = {
             "category": first,
             "confidence": votes[first] / total if first is not None and total else 0.0,
-            "in_catalogue": self._in_catalogue(near),
+            "in_catalogue": known or self._in_catalogue(near),
         }
         if remember:  # the photo itself is not kept: who sends this event along next time is known by its vector
             assert self.release.manifest.encoder is not None, "it made the vector"
-            kept = [round(float(part), 4) for part in vector]
+            kept = [round(float(part), 4) for part in look.vector]
             encoder = self.release.manifest.encoder["fingerprint"]
             described["event"] = {"event": "view", "vector": kept, "encoder": encoder}
         return described
@@ -442,3 +616,18 @@ class Recommender:
         started = time.perf_counter()
         yield
         self._observe(stage, time.perf_counter() - started)
+
+
+def _at_most(numbers: np.ndarray, rows: np.ndarray, order: np.ndarray, most: int, named: int | None) -> np.ndarray:
+    """The positions in `order`, best first, but for those whose number `most` before them have; 0 counts as none.
+
+    numbers: (items,); rows: (n,) items; named: an item that counts as the very first."""
+    own = numbers[rows[order]]
+    if named is not None:
+        own = np.concatenate([[numbers[named]], own])
+    by = np.argsort(own, kind="stable")
+    starts = np.flatnonzero(np.diff(own[by], prepend=-1))
+    place = np.empty(len(own), np.int64)
+    place[by] = np.arange(len(own)) - np.repeat(starts, np.diff(np.append(starts, len(own))))
+    kept = (own == 0) | (place < most)
+    return order[kept if named is None else kept[1:]]

@@ -13,8 +13,10 @@ MAX_EVENTS = 1000
 MAX_ID = 512
 MAX_DIM = 4096
 FIELDS = (
-    "user_id", "events", "k", "filter", "exclude_seen", "diversity", "personalization", "box", "remember",
+    "user_id", "item_id", "relation", "events", "k", "filter", "exclude_seen", "diversity", "personalization",
+    "per_group", "distinct", "box", "remember",
 )  # fmt: skip
+SIMILAR, COMPLEMENTS = "similar", "complements"
 EVENTS = ("view", "like", "cart", "purchase", "dismiss")
 
 
@@ -32,16 +34,22 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question for recommendations. A picture, a shopper, events, any of them or none."""
+    """One question for recommendations. A picture or an item, a shopper, events, any of them or none.
+
+    relation: what the answer is to the picture or the item: like it, or what goes with it."""
 
     image: bytes | None = None
     user_id: str | None = None
+    item_id: str | None = None
+    relation: str = SIMILAR
     events: tuple[Event, ...] = ()
     k: int = 10
     filter: Mapping[str, Any] = field(default_factory=dict)
     exclude_seen: bool = True
     diversity: float = 0.0
     personalization: float | None = None  # None: what the release learned
+    per_group: int | None = None  # variants of one product; None: one
+    distinct: bool = False  # one of those that have nearly the same picture
     box: Box | None = None
     remember: bool = False
 
@@ -54,6 +62,8 @@ class SimilarQuery:
     item_id: str | None = None
     k: int = 10
     filter: Mapping[str, Any] = field(default_factory=dict)
+    per_group: int | None = None
+    distinct: bool = False
     box: Box | None = None
 
 
@@ -66,9 +76,18 @@ def parse_query(values: Mapping[str, Any], *, image: bytes | None = None) -> Que
     remember = _boolean(values.get("remember", False), "remember")
     if remember and image is None:
         raise BadQuery("remember asks for the event of a photo, and no image was sent", field="remember")
+    if image is not None and "item_id" in values:
+        raise BadQuery("expected an image or an item_id, not both", field="item_id")
+    relation = values.get("relation", SIMILAR)
+    if relation not in (SIMILAR, COMPLEMENTS):
+        raise BadQuery(f"relation must be {SIMILAR} or {COMPLEMENTS}; got {shown(relation)}", field="relation")
+    if relation == COMPLEMENTS and image is None and "item_id" not in values:
+        raise BadQuery(f"{COMPLEMENTS} go with something: send an image or an item_id", field="relation")
     return Query(
         image=image,
         remember=remember,
+        item_id=check_id(values["item_id"], "item_id") if "item_id" in values else None,
+        relation=relation,
         user_id=check_id(values["user_id"], "user_id") if "user_id" in values else None,
         events=_events(values.get("events", [])),
         k=_k(values.get("k", 10)),
@@ -78,13 +97,15 @@ def parse_query(values: Mapping[str, Any], *, image: bytes | None = None) -> Que
         personalization=_fraction(values["personalization"], "personalization")
         if "personalization" in values
         else None,
+        per_group=_per_group(values),
+        distinct=_boolean(values.get("distinct", False), "distinct"),
         box=box,
     )
 
 
 def parse_similar(values: Mapping[str, Any], *, image: bytes | None = None) -> SimilarQuery:
     """Check the fields of a request for similar items: an image or an item_id, not both. Raises BadQuery."""
-    values = _known(values, ("item_id", "k", "filter", "box"))
+    values = _known(values, ("item_id", "k", "filter", "per_group", "distinct", "box"))
     if (image is None) == ("item_id" not in values):
         raise BadQuery("expected either an image or an item_id", field="image" if image is None else "item_id")
     return SimilarQuery(
@@ -92,6 +113,8 @@ def parse_similar(values: Mapping[str, Any], *, image: bytes | None = None) -> S
         item_id=check_id(values["item_id"], "item_id") if "item_id" in values else None,
         k=_k(values.get("k", 10)),
         filter=_filter(values.get("filter", {})),
+        per_group=_per_group(values),
+        distinct=_boolean(values.get("distinct", False), "distinct"),
         box=check_box(values["box"]) if "box" in values else None,
     )
 
@@ -120,10 +143,14 @@ def _known(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _k(value: Any) -> int:
+def _k(value: Any, name: str = "k") -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_K:
-        raise BadQuery(f"k must be a whole number from 1 to {MAX_K}; got {shown(value)}", field="k")
+        raise BadQuery(f"{name} must be a whole number from 1 to {MAX_K}; got {shown(value)}", field=name)
     return value
+
+
+def _per_group(values: Mapping[str, Any]) -> int | None:
+    return _k(values["per_group"], "per_group") if "per_group" in values else None
 
 
 def _boolean(value: Any, name: str) -> bool:

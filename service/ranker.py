@@ -96,6 +96,29 @@ class Blend:
         path.write_text(json.dumps({"tiers": tiers, "factor_scale": self.factor_scale, "trade": trade}, indent=1))
 
 
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """A sparse matrix of items by items, a few of the largest weights in each row. In CSR form: indptr (items + 1,),
+    items and weights (n,)."""
+
+    indptr: np.ndarray
+    items: np.ndarray
+    weights: np.ndarray
+
+    def of(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """The neighbours of an item and their weights."""
+        place = slice(self.indptr[row], self.indptr[row + 1])
+        return self.items[place], self.weights[place]
+
+    def total(self, rows: Sequence[int] | np.ndarray, shares: Sequence[float] | np.ndarray) -> np.ndarray:
+        """The weights of all items beside these, each of which counts its share: (items,) float64."""
+        found = np.zeros(len(self.indptr) - 1)
+        for row, share in zip(rows, shares, strict=True):
+            items, weights = self.of(int(row))
+            found[items] += share * weights
+        return found
+
+
 class Ranker:
     """The factorization of one release.
 
@@ -103,14 +126,16 @@ class Ranker:
     there is none; user_factors: (users, factors) float32; gramian: (factors, factors), the sum of v v' over touched
     items; history in CSR form: user u touched items[indptr[u]:indptr[u + 1]] in the order of time, confidence[...]
     beside each, negative for a dismissal. user_base: (users, factors), the prior of each profile, or None;
-    trend: (items,) how much more of late than before (training/trend.py), or None.
+    trend: (items,) how much more of late than before, or None;
+    together: what is touched on the same occasions as each item, or None.
     """
 
     def __init__(
         self, item_factors: np.ndarray, user_factors: np.ndarray, gramian: np.ndarray, users: Mapping[str, int],
         indptr: np.ndarray, items: np.ndarray, confidence: np.ndarray, objective: Objective, touched: int, *,
-        user_base: np.ndarray | None = None, trend: np.ndarray | None = None,
+        user_base: np.ndarray | None = None, trend: np.ndarray | None = None, together: Neighbours | None = None,
     ) -> None:  # fmt: skip
+        self.together = together
         self.item_factors = item_factors
         self.user_factors = user_factors
         self.gramian = gramian
@@ -133,6 +158,11 @@ class Ranker:
         def array_if_any(name: str) -> np.ndarray | None:
             return array(name) if (folder / f"{name}.npy").exists() else None
 
+        def neighbours(name: str) -> Neighbours | None:
+            parts = [array_if_any(f"{name}_{part}") for part in ("indptr", "items", "weights")]
+            indptr, items, weights = parts
+            return None if indptr is None or items is None or weights is None else Neighbours(indptr, items, weights)
+
         keys = pq.ParquetFile(folder / "users.parquet").read()["user"].to_pylist()
         constants = json.loads((folder / "objective.json").read_text())
         touched = constants.pop("touched")
@@ -141,6 +171,7 @@ class Ranker:
             {key: row for row, key in enumerate(keys)},
             array("history_indptr"), array("history_items"), array("history_confidence"),
             Objective(**constants), touched, user_base=array_if_any("user_base"), trend=array_if_any("trend"),
+            together=neighbours("together"),
         )  # fmt: skip
 
     def save_objective(self, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """A release: one immutable folder that holds everything that answers, and says what it holds.
 
     manifest.json   encoder.onnx   items.parquet   vectors.npy   index.faiss   thumbnails.bin   thumbnails.npy
+    picture_rows.npy (the item of each picture, where one has several)   landmarks.npy (by which an item is recognised)
     encoder.int8.onnx, encoder.fp16.onnx (the encoder in fewer bits, where it was asked for and answers alike)
     ranker/ (item_factors, user_factors, gramian, history_indptr, history_items .npy, users.parquet,
              objective.json, blend.json; with features item_prior, user_prior, user_base; trend, segments)
@@ -27,10 +28,12 @@ from service.index import EF_SEARCH, Index
 from service.items import Items, Thumbnails
 from service.profiles import Segments
 from service.ranker import Blend, Ranker
+from service.recognition import Recogniser
 from service.signing import MANIFEST as MANIFEST
 from service.signing import SIGNATURE, require_trusted
 
 FORMAT_VERSION = 1
+PICTURE_ROWS, LANDMARKS = "picture_rows.npy", "landmarks.npy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,7 @@ class Release:
     index: Index | None
     ranker: Ranker | None
     segments: Segments | None = None
+    recogniser: Recogniser | None = None
 
     @classmethod
     def open(cls, path: Path | str, *, trusted: Sequence[Ed25519PublicKey] = ()) -> "Release":
@@ -129,20 +133,26 @@ class Release:
         thumbnails = Thumbnails(path / "thumbnails.bin", np.load(path / "thumbnails.npy", allow_pickle=False))
         blend = Blend.open(path / "ranker" / "blend.json")
         encoders: dict[str, Path] = {}
-        index, ranker, segments = None, None, None
+        index, ranker, segments, recogniser = None, None, None, None
         if manifest.encoder is not None:
             precisions = ("fp32", *manifest.encoder.get("precisions", ()))
             encoders = {precision: path / encoder_file(precision) for precision in precisions}
+            facts = manifest.index or {}
+            rows = np.flatnonzero(items.pictured)
+            if PICTURE_ROWS in manifest.files:
+                rows = np.load(path / PICTURE_ROWS, allow_pickle=False)
             index = Index.open(
-                path / "index.faiss", np.flatnonzero(items.pictured), items=len(items),
-                ef_search=(manifest.index or {}).get("ef_search", EF_SEARCH),
-            )  # fmt: skip
+                path / "index.faiss", rows, items=len(items), ef_search=facts.get("ef_search", EF_SEARCH)
+            )
+            if facts.get("match") is not None:
+                recogniser = Recogniser.open(path / LANDMARKS, index, facts["match"])
         if manifest.ranker is not None:
             ranker = Ranker.open(path / "ranker")
             segments = Segments.open(path / "ranker")
         release = cls(
             path, manifest, items, thumbnails, blend, _golden(path, encoders),
             Preprocessing.from_json(manifest.preprocessing), encoders, index, ranker, segments,
+            recogniser,
         )  # fmt: skip
         release._require_fit()
         return release
@@ -157,7 +167,7 @@ class Release:
                 ("encoder.onnx sha256", own, "manifest's fingerprint", manifest.encoder["fingerprint"]),
                 ("index fingerprint", manifest.index["fingerprint"], "encoder fingerprint", own),
                 ("vectors.npy", _shape(self.path / "vectors.npy"), "items x encoder dim", (n, manifest.encoder["dim"])),
-                ("index size", self.index.sealed_size, "pictured items", len(self.index)),
+                ("index size", self.index.sealed_size, "pictures", len(self.index)),
                 ("index dim", self.index.sealed_dim, "encoder dim", manifest.encoder["dim"]),
             ]
             facts += [

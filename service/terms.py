@@ -103,6 +103,9 @@ def _values_together(
         pictures = sources.index.vectors_or_zero(table)
         sent = [(at, vector) for at, vector in enumerate(vectors) if vector is not None]
         products["likeness"] = _products(sent, pictures)
+        if sent and sources.index.most > 1:  # an item with several pictures is as near as the nearest of them
+            cosines = sources.index.cosines(np.array([vector for _, vector in sent]), table)
+            products["likeness"] = {at: line for (at, _), line in zip(sent, cosines, strict=True)}
         own = [(at, _unit(own_vector(sources.index, shopper))) for at, shopper in known]
         products["own_likeness"] = _products(own, pictures)
     values = [

@@ -61,6 +61,8 @@ class RecommendBody(Body[Query]):
 
     parser = staticmethod(parse_query)
     image: Picture = Field(ABSENT, description=f"{FORMATS}; as a file of a multipart body")
+    item_id: str = Field(ABSENT, description="an item of the catalogue, in place of a picture")
+    relation: str = Field("similar", description="what to answer with: `similar`, or `complements`, what goes with it")
     user_id: str = Field(ABSENT, description="the shopper, as in the interactions that trained the release")
     events: list[EventIn] = Field(ABSENT, description="what the shopper did since, or did at all if unknown")
     k: int = Field(10, ge=1, le=MAX_K)
@@ -68,6 +70,8 @@ class RecommendBody(Body[Query]):
     exclude_seen: bool = True
     diversity: float = Field(0.0, ge=0, le=1)
     personalization: float | None = Field(None, ge=0, le=1)
+    per_group: int = Field(ABSENT, ge=1, le=MAX_K, description="variants of one product at most; one if not said")
+    distinct: bool = Field(False, description="one at most of the items that have nearly the same picture")
     box: list[float] = Field(ABSENT, description="[left, top, right, bottom] as fractions of the picture")
     remember: bool = Field(False, description="give the photo's vector back as an event that may be sent along later")
 
@@ -80,6 +84,8 @@ class SimilarBody(Body[SimilarQuery]):
     item_id: str = Field(ABSENT, description="an item of the catalogue, in place of a picture")
     k: int = Field(10, ge=1, le=MAX_K)
     filter: dict[str, Any] = Field(ABSENT, description="as for /recommend")
+    per_group: int = Field(ABSENT, ge=1, le=MAX_K, description="as for /recommend")
+    distinct: bool = Field(False, description="as for /recommend")
     box: list[float] = Field(ABSENT, description="as for /recommend")
 
 
@@ -122,6 +128,13 @@ class PictureOut(BaseModel):
     event: dict[str, Any] | None = Field(None, description="asked for by `remember`; the picture itself is not kept")
 
 
+class MatchOut(BaseModel):
+    """The item that the picture shows."""
+
+    item_id: str
+    confidence: float = Field(description="0 to 1; the share of such claims that are right")
+
+
 class RecommendationOut(BaseModel):
     """An answer."""
 
@@ -131,6 +144,7 @@ class RecommendationOut(BaseModel):
     query: PictureOut | None
     degraded: list[str] = Field(description="`encoder`: Triton was away, and the service encoded by itself")
     unknown_items: list[str] = Field(description="items of the events that this release does not hold")
+    match: MatchOut | None = Field(None, description="the item of the catalogue that the picture itself shows")
 
 
 class EmbeddingOut(BaseModel):

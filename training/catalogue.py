@@ -10,7 +10,7 @@ import hashlib
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from service.errors import CatalogueError
+from service.items import GROUP
 from service.ranker import DISMISS
 from training.columns import BOOLEAN, CATEGORY, IGNORED, NUMBER, TAGS, Column, as_names, split_tags, typed
 from training.events import read_events, read_values
@@ -40,6 +41,8 @@ class Catalogue:
     users: profile columns by unique user_id, or None.
     kinds: attribute column of `items` -> number | boolean | category | tags; user_kinds: profile column of `users`.
     columns: what became of each column of each file; notes: how files were read, where that had to be found out.
+    same: (items,) int32, items with nearly the same picture have the same number, 0 has no other; None before the
+    pictures were decoded.
     """
 
     path: Path
@@ -52,6 +55,7 @@ class Catalogue:
     user_kinds: dict[str, str] = field(default_factory=dict)
     columns: tuple[Column, ...] = ()
     notes: tuple[str, ...] = ()
+    same: np.ndarray | None = None
 
     def unusable_by_reason(self) -> dict[tuple[str, str], int]:
         """(table, reason) -> how many rows, most frequent first."""
@@ -81,19 +85,32 @@ class Catalogue:
         reasons = Counter({u.row: u.reason for u in self.unusable if u.table == table}.values())
         return "".join(f"{reason} ({count} rows)" for reason, count in reasons.most_common(1))
 
-    def with_unreadable(self, unreadable: dict[int, str]) -> "Catalogue":
-        """The catalogue after its pictures were decoded: those items lose their picture, with the reason kept.
+    def with_pictures(self, unreadable: Mapping[int, Mapping[str, str]], same: np.ndarray) -> "Catalogue":
+        """The catalogue after its pictures were decoded: without those that cannot be, with the reason kept.
 
-        unreadable: row of items -> the decoder's message."""
-        if not unreadable:
-            return self
+        unreadable: row of items -> relative path of a picture -> the decoder's message; same: as the field."""
         items = self.items.copy()
-        found = [
-            Unusable("items", int(items.at[row, ROW]), "unreadable picture", f"{items.at[row, 'image']}: {message}")
-            for row, message in unreadable.items()
-        ]
-        items.loc[list(unreadable), "image"] = None
-        return replace(self, items=items, unusable=self.unusable + tuple(found))
+        found = []
+        for row, messages in unreadable.items():
+            for path, message in messages.items():
+                found.append(Unusable("items", int(items.at[row, ROW]), "unreadable picture", f"{path}: {message}"))
+            items.at[row, "images"] = left = tuple(path for path in items.at[row, "images"] if path not in messages)
+            items.at[row, "image"] = left[0] if left else None
+        return replace(self, items=items, unusable=self.unusable + tuple(found), same=same)
+
+    def things(self) -> np.ndarray:
+        """(items,) int64: items that are one thing, by nearly the same picture, have the same number."""
+        found = -1 - np.arange(len(self.items), dtype=np.int64)
+        if self.same is not None:
+            found = np.where(self.same > 0, self.same, found)
+        return found
+
+    def near_duplicates(self) -> list[list[str]]:
+        """Ids of items whose pictures are nearly the same, each group in the order of rows."""
+        if self.same is None:
+            return []
+        ids = self.items["item_id"].to_numpy()
+        return [ids[self.same == number].tolist() for number in range(1, int(self.same.max(initial=0)) + 1)]
 
     def without_pictures(self) -> "Catalogue":
         """The catalogue as if no item had one."""
@@ -103,9 +120,17 @@ class Catalogue:
         """Rows of the items that have a picture."""
         return np.flatnonzero(self.items["image"].notna().to_numpy())
 
+    def pictures(self) -> list[tuple[int, str]]:
+        """Item row and relative path of every picture, in the order of rows; the first of an item stands for it."""
+        return [(int(row), path) for row in self.pictured() for path in self.items.at[row, "images"]]
+
     def picture(self, row: int) -> bytes:
-        """The bytes of one item's picture."""
-        return (self.path / self.items.at[row, "image"]).read_bytes()
+        """The bytes of one item's picture, the first."""
+        return self.read_picture(self.items.at[row, "image"])
+
+    def read_picture(self, path: str) -> bytes:
+        """The bytes of a picture by its relative path."""
+        return (self.path / path).read_bytes()
 
     def primary_category(self) -> list[str | None]:
         """One category an item: the first of several."""
@@ -117,8 +142,8 @@ class Catalogue:
         for table in (self.items, self.interactions, self.users):
             text = "" if table is None else table.to_csv(index=False)
             digest.update(text.encode())
-        for row in self.pictured():
-            digest.update(hashlib.sha256(self.picture(row)).digest())
+        for _, path in self.pictures():
+            digest.update(hashlib.sha256(self.read_picture(path)).digest())
         return digest.hexdigest()
 
 
@@ -179,12 +204,17 @@ class _Reading:
         kinds = {}
         attributes = [column for column in items.columns if column not in (*OWN, ROW)]
         if (category := self._column(items, "items", "category")).kind in (NUMBER, BOOLEAN):
-            items["category"] = as_names(self._raw_category(table, items))
+            items["category"] = as_names(self._raw(table, items, "category"))
             category = Column("items", "category", CATEGORY)
         self.columns.append(category)
         kinds["category"] = TAGS if category.kind == TAGS else CATEGORY
         for name in attributes:
-            self.columns.append(found := self._column(items, "items", name))
+            found = self._column(items, "items", name)
+            if name == GROUP and found.kind != IGNORED:
+                items[GROUP] = as_names(self._raw(table, items, GROUP))
+                sizes = items[GROUP].value_counts()
+                found = Column("items", GROUP, CATEGORY, f"{len(sizes)} products; an answer shows one variant of each")
+            self.columns.append(found)
             if found.kind != IGNORED:
                 kinds[name] = found.kind
         kept = [name for name in attributes if name in kinds]
@@ -272,9 +302,9 @@ class _Reading:
         frame[name], found = typed(table, frame[name].rename(name), rows)
         return found
 
-    def _raw_category(self, table: Table, items: pd.DataFrame) -> pd.Series:
-        """Categories are names, also when they look like numbers."""
-        return table.frame.set_index(ROW)["category"].reindex(items[ROW]).reset_index(drop=True)
+    def _raw(self, table: Table, items: pd.DataFrame, name: str) -> pd.Series:
+        """A column as it stands in the file: of names, also when they look like numbers."""
+        return table.frame.set_index(ROW)[name].reindex(items[ROW]).reset_index(drop=True)
 
     def _usable(self, frame: pd.DataFrame, name: str, reasons: dict[str, np.ndarray]) -> pd.DataFrame:
         """Drop the rows that any mask names, each counted under the first reason that holds."""
@@ -304,8 +334,8 @@ class _Reading:
             found.append(tuple(dict.fromkeys(there for there, reason in places.values() if not reason)))
         if several := sum(len(pictures) > 1 for pictures in found):
             self.notes.append(
-                f"items: {several} have several pictures, {sum(map(len, found))} in all; what is learned and searched "
-                "is the first of each"
+                f"items: {several} have several pictures, {sum(map(len, found))} in all; each is searched, the first "
+                "is learned from and shown"
             )
         return found
 

@@ -45,10 +45,11 @@ def check(
 ) -> None:
     """Say what of a catalogue folder is usable, and what is not, by reason. Exit code 1 past --max-unusable."""
     from training.catalogue import inspect
-    from training.pictures import find_unreadable
+    from training.pictures import examine
 
     found = inspect(catalogue)
-    found = found.with_unreadable(find_unreadable(found))
+    examined = examine(found)
+    found = found.with_pictures(examined.unreadable, examined.same)
     summary: dict[str, Any] = {
         "rows": found.rows,
         "items": len(found.items),
@@ -57,6 +58,7 @@ def check(
         "users": 0 if found.users is None else len(found.users),
         "columns": [asdict(column) for column in found.columns],
         "notes": list(found.notes),
+        "near_duplicates": found.near_duplicates(),
         "unusable": [{"table": t, "reason": r, "rows": n} for (t, r), n in found.unusable_by_reason().items()],
     }
     if as_json:
@@ -82,6 +84,16 @@ def _print_check(summary: dict[str, Any], unusable: tuple[Any, ...], limit: int)
             out.print(f"  {column['name']} is {column['kind']}: {column['why']}", soft_wrap=True)
     for note in summary["notes"]:
         out.print(note, soft_wrap=True)
+    if groups := summary["near_duplicates"]:
+        out.print(
+            f"{sum(map(len, groups))} items have nearly the same picture as another: {len(groups)} in place of them; "
+            "they are kept on one side of every split, and `distinct` answers with one of each",
+            soft_wrap=True,
+        )
+        for ids in groups[:limit]:
+            out.print(f"  {', '.join(ids[:limit])}" + (" ..." if len(ids) > limit else ""), soft_wrap=True)
+        if len(groups) > limit:
+            out.print(f"  and {len(groups) - limit} more; --limit lists them")
     for reason in summary["unusable"]:
         out.print(Text(f"{reason['table']}: {reason['rows']} x {reason['reason']}", style="bold"), soft_wrap=True)
         same = [u for u in unusable if (u.table, u.reason) == (reason["table"], reason["reason"])]

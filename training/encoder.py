@@ -47,11 +47,11 @@ class EncoderParameters:
     seed: int = 0
 
 
-def hold_out(n: int, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Split positions 0..n-1 into train and validation at random."""
-    order = rng.permutation(n)
-    held = max(1, int(n * share))
-    return np.sort(order[held:]), np.sort(order[:held])
+def hold_out(things: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Split positions into train and validation at random, those of one thing on one side. things: (n,) numbers."""
+    order = rng.permutation(len(things))
+    held = np.isin(things, things[order[: max(1, int(len(things) * share))]])
+    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def train(examples: Examples, parameters: EncoderParameters, folder: Path) -> dict[str, Any]:

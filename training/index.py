@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ import torch
 
 from service import images
 from service.encoder import Encoder
+from service.errors import BadQuery
 from service.index import EF_SEARCH, EXACT_BELOW, Index, build
+from service.recognition import DESCRIPTION, FEATURES, Gallery, find
+from service.release import LANDMARKS, PICTURE_ROWS
+from training import recognition
 from training.augment import augment, strangers
 from training.catalogue import Catalogue
 from training.pictures import Pictures
@@ -28,33 +33,74 @@ EF_SEARCHES = tuple(round(16 * 1.2**step) for step in range(25))  # 16 to 1,272
 STRANGE_SHARE = 0.03  # of varied photos, harsher than a shopper takes, that may be taken for strangers
 
 
-def embed_catalogue(catalogue: Catalogue, encoder: Encoder) -> np.ndarray:
-    """The vector of every item, as serving would decode it: (items, dim) float32, NaN without a picture."""
-    vectors = np.full((len(catalogue.items), encoder.dim), np.nan, np.float32)
-    rows = catalogue.pictured()
-    batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Every picture of a catalogue. rows: (m,) the item of each, ascending; vectors: (m, dim) float32, unit length;
+    landmarks: (m, FEATURES, 34) uint8 as `Landmarks.packed`."""
 
-    def decode(batch: np.ndarray) -> np.ndarray:
-        return images.decode_all(catalogue.picture(row) for row in batch)
+    rows: np.ndarray
+    vectors: np.ndarray
+    landmarks: np.ndarray
+
+    def of_items(self, items: int) -> np.ndarray:
+        """The vector of each item's first picture: (items, dim) float32, NaN without a picture."""
+        found = np.full((items, self.vectors.shape[1]), np.nan, np.float32)
+        rows, first = np.unique(self.rows, return_index=True)
+        found[rows] = self.vectors[first]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Augmented pictures, as shoppers might photograph the items. rows: (m,) what each shows; vectors: (m, dim);
+    pixels: (m, side, side, 3) uint8."""
+
+    rows: np.ndarray
+    vectors: np.ndarray
+    pixels: np.ndarray
+
+
+def embed_catalogue(catalogue: Catalogue, encoder: Encoder) -> Embedded:
+    """Every picture as serving would decode it. A further picture that cannot be read is left out, and named."""
+    pictures = catalogue.pictures()
+    batches = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
+    rows: list[int] = []
+    vectors, landmarks = [np.empty((0, encoder.dim), np.float32)], [np.empty((0, FEATURES, 2 + DESCRIPTION), np.uint8)]
+
+    def decode(batch: list[tuple[int, str]]) -> tuple[list[int], list[np.ndarray], list[np.ndarray]]:
+        found: list[int] = []
+        pixels: list[np.ndarray] = []
+        for row, path in batch:
+            try:
+                pixels.append(images.decode(catalogue.read_picture(path)))
+                found.append(row)
+            except (BadQuery, OSError) as error:
+                say(f"items: row {row + 1}: {path} is left out: {error}")
+        return found, pixels, [find(each).packed() for each in pixels]
 
     with ThreadPoolExecutor(2) as pool:
         decoded = pool.map(decode, batches)
-        for batch in track(batches, "embedding the catalogue"):
-            vectors[batch] = encoder.encode(next(decoded))
-    return vectors
+        for _ in track(batches, "embedding the catalogue"):
+            there, pixels, marks = next(decoded)
+            if there:
+                rows += there
+                vectors.append(encoder.encode(np.stack(pixels)))
+                landmarks.append(np.stack(marks))
+    return Embedded(np.array(rows, np.int64), np.concatenate(vectors), np.concatenate(landmarks))
 
 
-def photograph(pictures: Pictures, encoder: Encoder, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors of augmented pictures, as shoppers might photograph the items -> rows (m,), vectors (m, dim)."""
+def photograph(pictures: Pictures, encoder: Encoder, *, seed: int) -> Views:
+    """Augment pictures of some items, the first of each."""
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     positions = np.sort(rng.permutation(len(pictures.rows))[:VIEWS])
-    parts = []
+    parts, pixels = [], []
     for start in track(range(0, len(positions), BATCH), "photographing items anew"):
         squares = pictures.take(positions[start : start + BATCH])
         views = augment(squares, size=images.PREPROCESSING.crop, generator=generator).round()
-        parts.append(encoder.encode(views.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()))
-    return pictures.rows[positions], np.concatenate(parts)
+        pixels.append(views.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())
+        parts.append(encoder.encode(pixels[-1]))
+    return Views(pictures.rows[positions], np.concatenate(parts), np.concatenate(pixels))
 
 
 def draw_strangers(pictures: Pictures, encoder: Encoder, *, seed: int) -> np.ndarray:
@@ -70,35 +116,34 @@ def draw_strangers(pictures: Pictures, encoder: Encoder, *, seed: int) -> np.nda
 
 
 def build_index(
-    vectors: np.ndarray,
-    views: tuple[np.ndarray, np.ndarray],
-    strange: np.ndarray,
-    folder: Path,
-    *,
-    exact_below: int = EXACT_BELOW,
-    recall: float = RECALL,
-) -> dict[str, object]:
-    """Write index.faiss, and return what the manifest says of it.
+    embedded: Embedded, views: Views, strange: np.ndarray, folder: Path, *,
+    items: int, exact_below: int = EXACT_BELOW, recall: float = RECALL,
+) -> dict[str, object]:  # fmt: skip
+    """Write index.faiss, vectors.npy, landmarks.npy, and picture_rows.npy where an item has several pictures; returns
+    what the manifest says of it.
 
-    vectors: (items, dim); views: rows and vectors of `photograph`; strange: vectors of `draw_strangers`;
-    recall: the recall@10 for which a graph is to be searched far enough."""
-    rows = np.flatnonzero(~np.isnan(vectors[:, 0]))
-    pictured = vectors[rows]
-    sealed = build(pictured, exact_below=exact_below)
+    strange: vectors of `draw_strangers`; items: of the catalogue; recall: the recall@10 for which a graph is to be
+    searched far enough."""
+    sealed = build(embedded.vectors, exact_below=exact_below)
     faiss.write_index(sealed, str(folder / "index.faiss"))
-    index = Index(sealed, rows, items=len(vectors))
+    index = Index(sealed, embedded.rows, items=items)
+    np.save(folder / "vectors.npy", embedded.of_items(items))
+    np.save(folder / LANDMARKS, embedded.landmarks)
+    if index.most > 1:
+        np.save(folder / PICTURE_ROWS, embedded.rows)
     graph: dict[str, object] = {}
     reached = 1.0
     if isinstance(sealed, faiss.IndexHNSW):
-        reached = tune_search(index, pictured, asked=recall, rng=np.random.default_rng(0))
+        reached = tune_search(index, embedded.vectors, asked=recall, rng=np.random.default_rng(0))
         graph = {"recall_asked": recall, "ef_search": index.ef_search}
-    at = threshold(index, *views)
+    at = threshold(index, views.rows, views.vectors)
     return {
         "type": type(sealed).__name__,
-        "size": len(rows),
+        "size": len(embedded.rows),
         "recall_at_10": reached,
         "in_catalogue_at": at,
         "strangers_refused": float((index.search(strange, k=1)[1][:, 0] < at).mean()),
+        "match": recognition.fit(index, Gallery(embedded.landmarks), views.rows, views.vectors, views.pixels),
         **graph,
     }
 
@@ -106,13 +151,13 @@ def build_index(
 def tune_search(index: Index, pictured: np.ndarray, *, asked: float, rng: np.random.Generator) -> float:
     """Set the least `ef_search` that gives the recall@10 asked -> the recall that it gives.
 
-    pictured: (m, dim), the vectors of `index.rows`. Two standard errors above what is asked, so that other queries get
+    pictured: (m, dim), the vectors of its pictures. Two standard errors above what is asked, so that other queries get
     it as well."""
     queries = probes(pictured, rng=rng)
     cosines, _ = faiss.knn(queries, pictured, NEAREST, metric=faiss.METRIC_INNER_PRODUCT)
     for index.ef_search in EF_SEARCHES:
-        rows, _ = index.search(queries, k=NEAREST)
-        found = np.einsum("nd,nkd->nk", queries, pictured[np.searchsorted(index.rows, rows)])
+        positions, _ = index.search_pictures(queries, k=NEAREST)
+        found = np.einsum("nd,nkd->nk", queries, pictured[positions])
         # items as near as the tenth are as right as it is: duplicates of a picture are no misses
         hits = (found >= cosines[:, -1:] - 1e-6).mean(axis=1)
         reached, margin = float(hits.mean()), 2 * float(hits.std()) / math.sqrt(len(hits))
@@ -140,6 +185,8 @@ def open_built(folder: Path, facts: Mapping[str, Any]) -> tuple[Index, tuple[np.
     """What the stage left -> the index, rows and vectors of `photograph`, and the items' vectors."""
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     rows = np.flatnonzero(~np.isnan(vectors[:, 0]))
+    if (folder / PICTURE_ROWS).exists():
+        rows = np.load(folder / PICTURE_ROWS)
     views = np.load(folder / "view_rows.npy"), np.load(folder / "views.npy")
     ef_search = facts.get("ef_search", EF_SEARCH)
     return Index.open(folder / "index.faiss", rows, items=len(vectors), ef_search=ef_search), views, vectors

@@ -15,10 +15,20 @@ import pyarrow.parquet as pq
 
 from service import images
 from service.errors import BadQuery
-from service.items import PICTURED, POPULARITY
+from service.items import PICTURED, POPULARITY, SAME
 from service.pipeline import Recommender
 from service.queries import Event, Query
-from service.release import GoldenCase, Manifest, Release, digest, encoder_file, golden_file, list_files
+from service.release import (
+    LANDMARKS,
+    PICTURE_ROWS,
+    GoldenCase,
+    Manifest,
+    Release,
+    digest,
+    encoder_file,
+    golden_file,
+    list_files,
+)
 from service.signing import sign
 from training.calibrate import calibrate
 from training.catalogue import Catalogue
@@ -105,8 +115,9 @@ def _assemble(parts: Parts, folder: Path) -> None:
         shutil.copy(parts.encoder / "encoder.onnx", folder)
         for precision, made in parts.precisions.items():
             shutil.copy(made / encoder_file(precision), folder)
-        for name in ("vectors.npy", "index.faiss"):
-            shutil.copy(parts.index / name, folder)
+        for name in ("vectors.npy", "index.faiss", LANDMARKS, PICTURE_ROWS):
+            if (parts.index / name).exists():
+                shutil.copy(parts.index / name, folder)
     (folder / "ranker").mkdir()
     shutil.copy(parts.blend, folder / "ranker" / "blend.json")
     if parts.ranker:
@@ -131,6 +142,8 @@ def _write_items(catalogue: Catalogue, seen: pd.DataFrame | None, folder: Path) 
             columns[name] = pa.array(values.tolist(), ARROW_TYPES[kind], from_pandas=True)
     columns[POPULARITY] = pa.array(popularity)
     columns[PICTURED] = pa.array(items["image"].notna().to_numpy())
+    if catalogue.same is not None:
+        columns[SAME] = pa.array(catalogue.same, pa.int32())
     pq.write_table(pa.table(columns), folder / "items.parquet")
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from service import images
 from service.encoder import available_cpus
 from service.errors import BadQuery
+from service.recognition import find
+from training import duplicates
 from training.catalogue import Catalogue
 from training.progress import track
 
@@ -40,21 +42,37 @@ class Pictures:
         return self.take(positions)[:, margin:-margin, margin:-margin]
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was found while the pictures were decoded. unreadable: item row -> relative path -> the decoder's message;
+    same: (items,) int32, items whose first pictures are nearly the same have the same number, 0 has no other."""
+
+    unreadable: dict[int, dict[str, str]]
+    same: np.ndarray
+
+
 def decode_catalogue(catalogue: Catalogue, folder: Path) -> None:
-    """Decode every picture of the catalogue into `folder`: pixels.npy, rows.npy and unreadable.json."""
+    """Decode the first readable picture of every item into `folder`: pixels.npy, rows.npy, same.npy and
+    unreadable.json."""
     rows = catalogue.pictured()
     size = SQUARE.crop
     shape = (len(rows), size, size, 3)
     pixels = np.lib.format.open_memmap(folder / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
-    unreadable: dict[int, str] = {}
+    unreadable: dict[int, dict[str, str]] = {}
     readable = np.zeros(len(rows), dtype=bool)
+    colours = np.zeros((len(rows), duplicates.COARSE**2 * 3), np.float32)
 
     def decode(position: int) -> None:
-        try:
-            pixels[position] = images.decode(catalogue.picture(rows[position]), preprocessing=SQUARE)
-            readable[position] = True
-        except (BadQuery, OSError) as error:
-            unreadable[int(rows[position])] = str(error)
+        row = int(rows[position])
+        for path in catalogue.items.at[row, "images"]:
+            try:
+                pixels[position] = images.decode(catalogue.read_picture(path), preprocessing=SQUARE)
+            except (BadQuery, OSError) as error:
+                unreadable.setdefault(row, {})[path] = str(error)
+            else:
+                readable[position] = True
+                colours[position] = duplicates.coarse(pixels[position])
+                return
 
     with ThreadPoolExecutor(available_cpus()) as pool:
         for _ in track(pool.map(decode, range(len(rows))), "decoding pictures", total=len(rows)):
@@ -62,32 +80,47 @@ def decode_catalogue(catalogue: Catalogue, folder: Path) -> None:
     pixels.flush()
     # positions of unreadable pictures stay in pixels.npy, and nothing refers to them
     np.save(folder / "rows.npy", np.where(readable, rows, -1))
+    there = np.flatnonzero(readable)
+    same = np.zeros(len(catalogue.items), np.int32)
+    same[rows[there]] = duplicates.find(colours[there], lambda at: find(pixels[there[at]]))
+    np.save(folder / "same.npy", same)
     listed = {str(row): unreadable[row] for row in sorted(unreadable)}
     (folder / "unreadable.json").write_text(json.dumps(listed, indent=1))
 
 
-def open_pictures(folder: Path) -> tuple[Pictures, dict[int, str]]:
-    """What `decode_catalogue` left: the pictures, and the unreadable ones by item row."""
+def open_pictures(folder: Path) -> tuple[Pictures, Examined]:
+    """What `decode_catalogue` left."""
     pixels = np.load(folder / "pixels.npy", mmap_mode="r")
     rows = np.load(folder / "rows.npy")
-    unreadable = {int(row): text for row, text in json.loads((folder / "unreadable.json").read_text()).items()}
-    if unreadable:
+    unreadable = {int(row): found for row, found in json.loads((folder / "unreadable.json").read_text()).items()}
+    if (rows < 0).any():
         pixels, rows = pixels[rows >= 0], rows[rows >= 0]
-    return Pictures(pixels, rows), unreadable
+    return Pictures(pixels, rows), Examined(unreadable, np.load(folder / "same.npy"))
 
 
-def find_unreadable(catalogue: Catalogue) -> dict[int, str]:
-    """Try every picture without keeping any: item row -> the decoder's message."""
-    unreadable: dict[int, str] = {}
+def examine(catalogue: Catalogue) -> Examined:
+    """Try every picture without keeping any."""
+    unreadable: dict[int, dict[str, str]] = {}
+    colours: dict[int, np.ndarray] = {}
 
-    def attempt(row: int) -> None:
+    def attempt(picture: tuple[int, str]) -> None:
+        row, path = picture
         try:
-            images.decode(catalogue.picture(row))
+            pixels = images.decode(catalogue.read_picture(path), preprocessing=SQUARE)
         except (BadQuery, OSError) as error:
-            unreadable[int(row)] = str(error)
+            unreadable.setdefault(row, {})[path] = str(error)
+        else:
+            if path == catalogue.items.at[row, "images"][0]:
+                colours[row] = duplicates.coarse(pixels)
 
-    rows = catalogue.pictured()
+    pictures = catalogue.pictures()
     with ThreadPoolExecutor() as pool:
-        for _ in track(pool.map(attempt, rows), "decoding pictures", total=len(rows)):
+        for _ in track(pool.map(attempt, pictures), "decoding pictures", total=len(pictures)):
             pass
-    return dict(sorted(unreadable.items()))
+    same = np.zeros(len(catalogue.items), np.int32)
+    if rows := sorted(colours):
+        same[rows] = duplicates.find(
+            np.stack([colours[row] for row in rows]),
+            lambda at: find(images.decode(catalogue.picture(rows[at]), preprocessing=SQUARE)),
+        )
+    return Examined({row: dict(sorted(unreadable[row].items())) for row in sorted(unreadable)}, same)

@@ -30,14 +30,22 @@ class Split:
     protocol: str = "temporal"
 
 
-def make(interactions: pd.DataFrame, protocol: str, *, test_from: int | None = None, seed: int = 0) -> Split:
-    """Split by the named protocol. Raises CatalogueError where nothing is left to train on."""
+def make(
+    interactions: pd.DataFrame, protocol: str, *, test_from: int | None = None, seed: int = 0,
+    things: np.ndarray | None = None,
+) -> Split:  # fmt: skip
+    """Split by the named protocol. things: (items,) the same number for items that are one thing and stay together, or
+    None. Raises CatalogueError where nothing is left to train on."""
     if protocol == "leave-one-out":
         return _by_mask(interactions, _last_new(interactions), protocol)
     if protocol == "cold-items":
         items = np.unique(interactions["item"])
         cold = np.random.default_rng(seed).permutation(items)[: max(1, int(COLD_SHARE * len(items)))]
-        return _by_mask(interactions, np.isin(interactions["item"], cold), protocol)
+        held = np.isin(interactions["item"], cold)
+        if things is not None:
+            thing = things[interactions["item"].to_numpy()]
+            held = np.isin(thing, thing[held])
+        return _by_mask(interactions, held, protocol)
     return at(interactions, test_from)
 
 

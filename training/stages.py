@@ -16,19 +16,23 @@ STAGES = ("encoder", "export", "index", "ranker", "package")
 
 # The modules whose change calls for a stage's product to be made anew.
 CODE = {
-    "pictures": ("training.catalogue", "training.pictures", "service.images", "service.picture_file"),
+    "pictures": (
+        "training.catalogue", "training.pictures", "training.duplicates", "service.images", "service.picture_file",
+        "service.recognition",
+    ),
     "encoder": (
         "training.encoder", "training.backbones", "training.augment", "training.losses", "training.batches",
         "training.projection",
     ),
     "export": ("training.export", "training.backbones"),
     "index": (
-        "training.index", "training.augment", "service.index", "service.images", "service.picture_file",
-        "service.encoder",
+        "training.index", "training.augment", "training.recognition", "service.index", "service.images",
+        "service.picture_file", "service.encoder", "service.recognition",
     ),
     "ranker": (
         "training.ranker", "training.tune", "training.factorize", "training.sides", "training.lessons",
         "training.blend", "training.meeting", "training.measures", "training.calibrate", "training.segments",
+        "training.neighbours",
         "service.pipeline", "service.ranker", "service.terms", "service.features",
     ),
     "int8": ("training.precisions", "service.engines", "service.images", "service.picture_file"),

@@ -24,6 +24,7 @@ from training import (
     evaluate,
     export,
     index,
+    neighbours,
     numbers,
     package,
     pictures,
@@ -137,9 +138,9 @@ class _Run:
             return {"pictures": len(catalogue.pictured())}
 
         product = self._make("pictures", {"catalogue": self.fingerprint}, build)
-        self.pictures, unreadable = pictures.open_pictures(product.folder)
+        self.pictures, examined = pictures.open_pictures(product.folder)
         self.pictures_key = product.key
-        return catalogue.with_unreadable(unreadable)
+        return catalogue.with_pictures(examined.unreadable, examined.same)
 
     def _say_what_became_of_it(self) -> None:
         """What `vitrine check` would say of the catalogue, without the rows."""
@@ -147,6 +148,8 @@ class _Run:
             say(f"{table}: {count} rows left out: {reason}")
         for note in self.catalogue.notes:
             say(note)
+        if groups := self.catalogue.near_duplicates():
+            say(f"items: {sum(map(len, groups))} have nearly the same picture as another, such as {groups[0][:3]}")
         for column in self.catalogue.columns:
             if column.why:
                 say(f"{column.table}: {column.name} is {column.kind}: {column.why}")
@@ -157,7 +160,11 @@ class _Run:
             None
             if interactions is None
             else split.make(
-                interactions, self.options.protocol, test_from=self.options.test_from, seed=self.options.ranker.seed
+                interactions,
+                self.options.protocol,
+                test_from=self.options.test_from,
+                seed=self.options.ranker.seed,
+                things=self.catalogue.things(),
             )
         )
 
@@ -206,14 +213,18 @@ class _Run:
 
     def _encoder_split(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         column = self.options.split_column
+        things = self.catalogue.things()[rows]
         if column is None:
-            return encoder.hold_out(len(rows), 0.1, np.random.default_rng(self.options.encoder.seed))
+            return encoder.hold_out(things, 0.1, np.random.default_rng(self.options.encoder.seed))
         if column not in self.catalogue.items:
             raise CatalogueError(f"--split-column: items has no column {column!r}")
         part = self.catalogue.items[column].astype(str).str.lower().to_numpy()[rows]
         # rows that the column says nothing of are held out by nobody, and teach as well
         train_rows = np.flatnonzero(~np.isin(part, retrieval.HELD_OUT_SPLITS))
         validation_rows = np.flatnonzero(np.isin(part, ("validation", "val")))
+        # a picture that is nearly one of those held out would give it away
+        held = np.isin(things, things[np.isin(part, retrieval.HELD_OUT_SPLITS)])
+        train_rows = train_rows[~held[train_rows]]
         if not (part == "train").any() or not len(validation_rows):
             raise CatalogueError(
                 f"--split-column {column} must say train, validation (or val) and test; it has {sorted(set(part))[:5]}"
@@ -268,15 +279,15 @@ class _Run:
 
         def build(folder: Path) -> dict[str, Any]:
             network = OnnxRuntime(exported.folder / "encoder.onnx", threads=torch.get_num_threads())
-            vectors = index.embed_catalogue(self.catalogue, network)
-            np.save(folder / "vectors.npy", vectors)
-            rows, views = index.photograph(pixels, network, seed=options.encoder.seed)
-            np.save(folder / "view_rows.npy", rows)
-            np.save(folder / "views.npy", views)
+            embedded = index.embed_catalogue(self.catalogue, network)
+            views = index.photograph(pixels, network, seed=options.encoder.seed)
+            np.save(folder / "view_rows.npy", views.rows)
+            np.save(folder / "views.npy", views.vectors)
             strange = index.draw_strangers(pixels, network, seed=options.encoder.seed)
             return index.build_index(
-                vectors, (rows, views), strange, folder, exact_below=options.exact_below, recall=options.index_recall
-            )
+                embedded, views, strange, folder,
+                items=len(self.catalogue.items), exact_below=options.exact_below, recall=options.index_recall,
+            )  # fmt: skip
 
         inputs = {"export": exported.key, "exact_below": options.exact_below, "recall": options.index_recall}
         return self._make("index", inputs, build)
@@ -304,6 +315,7 @@ class _Run:
                 cut.train, items=items, parameters=parameters, user_key=options.user_key, sides=known.sides
             )
             ranker.save(folder, trained, options.user_key)
+            neighbours.save(folder, "together", neighbours.together(cut.train, items=items))
             learned.blend.save(folder / "blend.json")
             ids = self.catalogue.items["item_id"].tolist()
             segments.save(folder, *segments.find_segments(trained, ids=ids, seed=options.ranker.seed))

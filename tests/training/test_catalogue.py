@@ -10,7 +10,7 @@ import pytest
 from service.errors import CatalogueError
 from tests.hostile import encode, gradient
 from training.catalogue import Catalogue, inspect, read
-from training.pictures import find_unreadable
+from training.pictures import examine
 
 NOW = 1_700_000_000
 
@@ -65,7 +65,8 @@ def test_unusable_items_are_counted_by_reason(tmp_path: Path) -> None:
     (folder / "images" / "1.png").write_bytes(encode(gradient(), "PNG"))
     (folder / "images" / "4.png").write_bytes(b"not a picture")
     catalogue = read(folder)
-    catalogue = catalogue.with_unreadable(find_unreadable(catalogue))
+    examined = examine(catalogue)
+    catalogue = catalogue.with_pictures(examined.unreadable, examined.same)
     assert catalogue.unusable_by_reason() == {
         ("items", "missing item_id"): 1,
         ("items", "item_id already taken by an earlier row"): 1,
