@@ -120,8 +120,10 @@ class _Session:
                 progress.update(task, advance=1, note=f"loss {np.mean(losses[-20:]):.3f}")
         self.epoch += 1
         self.seconds += time.perf_counter() - started
-        score = self._validate()
+        found = self._validate()
+        score = float(np.mean(list(found.values())))
         figures = {"loss": float(np.mean(losses)), "validation_precision_at_10": score}
+        figures |= {f"validation_precision_at_10/{name}": value for name, value in found.items()}
         figures["learning_rate"] = float(self.schedule.get_last_lr()[0])
         self.curve.append(figures)
         if self.writer:
@@ -129,7 +131,7 @@ class _Session:
                 self.writer.add_scalar(name, value, self.epoch)
         better = score > self.best
         self.epochs_since_best = 0 if better else self.epochs_since_best + 1
-        say(f"encoder: epoch {self.epoch}, loss {np.mean(losses):.3f}, validation precision@10 {score:.4f}")
+        say(f"encoder: epoch {self.epoch}, loss {np.mean(losses):.3f}, validation precision@10 {_told(found)}")
         if better and self.rank == 0:
             self.best = score
             _save({"state": self._averaged().state_dict()}, self.folder / "best.pt")
@@ -182,16 +184,18 @@ class _Session:
         self.average.update_parameters(self.model)
         return float(loss.detach())
 
-    def _validate(self) -> float:
-        """precision@10 of validation pictures among training pictures, as serving will see both: the mean over
-        the label columns, since the vectors are to tell all of them apart."""
+    def _validate(self) -> dict[str, float]:
+        """precision@10 of validation pictures among training pictures, as serving will see both, by label column;
+        what is kept has the best mean, since the vectors are to tell all of them apart."""
         rng = np.random.default_rng(self.parameters.seed)
         gallery = _sample(self.examples.train, VALIDATION_SIZE, rng)
         queries = _sample(self.examples.validation, VALIDATION_SIZE, rng)
         vectors = embed(self._averaged(), self.examples.pictures, np.concatenate([gallery, queries]), self.device)
         similarity = vectors[len(gallery) :] @ vectors[: len(gallery)].T
         nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :10]
-        return float(np.mean([relevant.mean() for relevant in self._relevant(queries, gallery[nearest])]))
+        names = self.examples.labels.columns or ["touched together"]
+        relevant = self._relevant(queries, gallery[nearest])
+        return {name: float(each.mean()) for name, each in zip(names, relevant, strict=True)}
 
     def _relevant(self, queries: np.ndarray, answers: np.ndarray) -> list[np.ndarray]:
         """(n, k) bool for each label column: of the same value; without labels, touched by the same people."""
@@ -241,8 +245,9 @@ class _Session:
             if projection.refit(
                 self._averaged(), self.examples, steps=self.parameters.last_layer_steps, seed=self.parameters.seed
             ):
-                score = self._validate()
-                say(f"encoder: validation precision@10 {score:.4f} with the new last layer")
+                found = self._validate()
+                score = float(np.mean(list(found.values())))
+                say(f"encoder: validation precision@10 {_told(found)} with the new last layer")
             _save({"state": self._averaged().state_dict()}, self.folder / "weights.pt")
             for name in ("best.pt", "checkpoint.pt"):
                 (self.folder / name).unlink()
@@ -280,6 +285,10 @@ def load(folder: Path, parameters: EncoderParameters) -> Embedder:
     model = build(parameters.backbone, weights="none", dim=parameters.dim)
     model.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True)["state"])
     return model.eval()
+
+
+def _told(found: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in found.items())
 
 
 def _sample(positions: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -65,7 +65,8 @@ def _fitted(own: np.ndarray, others: list[np.ndarray]) -> dict[str, float]:
         return max((certainty.of(int(a), c) for a, c in pairs.tolist() if c >= least), default=0.0)
 
     mistaken, sure = np.array([most(each) for each in others]), np.array([most(each[None]) for each in own])
-    at = float(max(0.5, np.quantile(mistaken, 1 - MISTAKEN)))
+    # just above what is mistaken: many photos have the very same few corners in common with something else
+    at = float(max(0.5, np.nextafter(np.quantile(mistaken, 1 - MISTAKEN, method="higher"), 2)))
     found = float(((sure >= at) & (sure >= mistaken[::2])).mean())
     wrong = float((mistaken >= at).mean())
     say(f"index: {100 * found:.0f} % of photographed items are recognised, {100 * wrong:.1f} % of others taken for one")

@@ -6,6 +6,7 @@ import numpy as np
 
 from service.pipeline import Recommender
 from training import baselines
+from training.batches import labels_of
 from training.catalogue import Catalogue
 from training.measures import interval, top
 from training.progress import track
@@ -44,6 +45,12 @@ def measure_retrieval(
         "precision_at_10_by_category": by_category,
         "precision_at_10_mean_over_categories": float(np.mean(list(by_category.values()))),
         "chance": float(np.mean([(category[gallery] == category[row]).mean() for row in queries])),
+    }
+    excluded = {name for name in (split_column, exclude_same) if name is not None}
+    labels = labels_of(catalogue, np.arange(len(catalogue.items)), exclude=excluded)
+    metrics["precision_at_10_by_column"] = {
+        name: float(_share_code(found, queries, labels.codes[:, column]).mean())
+        for column, name in enumerate(labels.columns)
     }
     histograms = baselines.colour_histograms(recommender.release)
     cosines = np.where(gallery, np.nan_to_num(histograms[queries]) @ np.nan_to_num(histograms).T, -np.inf)
@@ -99,3 +106,9 @@ def _without(gallery: np.ndarray, row: int) -> np.ndarray:
 
 def _share_category(found: np.ndarray, queries: np.ndarray, category: np.ndarray) -> np.ndarray:
     return (found >= 0) & (category[found] == category[queries][:, None])
+
+
+def _share_code(found: np.ndarray, queries: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """(queries with a known value, K) bool: of the same value."""
+    known = codes[queries] >= 0
+    return (found[known] >= 0) & (codes[found[known]] == codes[queries[known], None])
