@@ -155,7 +155,7 @@ class Recommender:
         with self._timed("match"):
             for at, (look, worth) in enumerate(zip(looks, found, strict=True)):
                 if look is not None and worth.near is not None:
-                    asked[at] = replace(asked[at], match=self._match(look, queries[at], worth.near))
+                    asked[at] = replace(asked[at], match=self._match(look, queries[at]))
                 if asked[at].tier == COMPLEMENTS:
                     found[at] = self._complements(asked[at], worth)
         with self._timed("search"):
@@ -282,12 +282,12 @@ class Recommender:
             ]
             return decoded[0][None] if len(decoded) == 1 else np.stack(decoded)
 
-    def _match(self, look: _Look, query: Query | SimilarQuery, near: "_Near") -> Match | None:
+    def _match(self, look: _Look, query: Query | SimilarQuery) -> Match | None:
         """The item that a picture shows, where the release can tell."""
         if self.release.recogniser is None or query.image is None:
             return None
         pixels = self._decode([query.image], [query.box])[0] if look.pixels is None else look.pixels
-        return self.release.recogniser.match(pixels, look.vector, near.rows.tolist())
+        return self.release.recogniser.match(pixels)
 
     def _matched(self, match: Match | None) -> dict[str, Any] | None:
         """As an answer says it."""
@@ -443,7 +443,7 @@ class Recommender:
         if not (len(rows) and len(ranker.together.of(int(rows[0]))[0])) and worth.near is not None:
             rows = np.concatenate([rows, worth.near.rows[:VOTERS]])
             shares = np.concatenate([np.ones(len(rows) - len(worth.near.rows[:VOTERS])), worth.near.cosines[:VOTERS]])
-        weights = ranker.together.total(rows, np.maximum(shares, 0)[: len(rows)])
+        weights = ranker.together.total(rows, np.maximum(shares[: len(rows)], 0))
         weights[rows] = 0
         if kinds is not None and len(rows):
             own = kinds[rows[0]] if about is not None else int(self._vote(worth.near).argmax()) if worth.near else 0
@@ -469,11 +469,13 @@ class Recommender:
             None if each.vector is None or worth.near is None else self._vote(worth.near)
             for each, worth in zip(asked, found, strict=True)
         ]
-        values = term_values(self.sources, rows, [each.vector for each in asked], shoppers, votes)
+        weights = [self._weights(each) for each in asked]
+        needed = {name for each in weights for name, weight in each.items() if weight}
+        values = term_values(self.sources, rows, [each.vector for each in asked], shoppers, votes, only=needed)
         for each, worth in zip(values, found, strict=True):
             if worth.together is not None:
                 each["together"] = worth.together
-        chosen = [self._best(*each) for each in zip(asked, rows, values, strict=True)]
+        chosen = [self._best(*each) for each in zip(asked, rows, values, weights, strict=True)]
         reasons = because(self.sources, [each.rows for each in chosen], shoppers)
         ids, describe = self.release.items.ids, self.release.items.describe
         return [
@@ -498,9 +500,11 @@ class Recommender:
             return found.rows
         return np.union1d(found.rows, [asked.match.row])
 
-    def _best(self, asked: "_Asked", rows: np.ndarray, values: Mapping[str, np.ndarray]) -> "_Chosen":
+    def _best(
+        self, asked: "_Asked", rows: np.ndarray, values: Mapping[str, np.ndarray], weights: Mapping[str, float]
+    ) -> "_Chosen":
         query = asked.query
-        names, parts = blend(values, self._weights(asked))
+        names, parts = blend(values, weights)
         scores = parts.sum(axis=1)
         ranked = scores
         if asked.match is not None:  # it comes first, whatever the weights say
@@ -554,7 +558,7 @@ class Recommender:
         described, match = None, None
         if look is not None:
             vector, near = look.vector, self._nearest(look.vector, VOTERS)
-            match = self._match(look, query, near)
+            match = self._match(look, query)
             described = self._describe(look, near, known=match is not None)
         else:
             row = items.row(query.item_id or "")

@@ -110,13 +110,13 @@ class Neighbours:
         place = slice(self.indptr[row], self.indptr[row + 1])
         return self.items[place], self.weights[place]
 
-    def total(self, rows: Sequence[int] | np.ndarray, shares: Sequence[float] | np.ndarray) -> np.ndarray:
+    def total(self, rows: np.ndarray, shares: np.ndarray) -> np.ndarray:
         """The weights of all items beside these, each of which counts its share: (items,) float64."""
-        found = np.zeros(len(self.indptr) - 1)
-        for row, share in zip(rows, shares, strict=True):
-            items, weights = self.of(int(row))
-            found[items] += share * weights
-        return found
+        starts, lengths = self.indptr[rows], self.indptr[rows + 1] - self.indptr[rows]
+        within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        at = np.repeat(starts, lengths) + within
+        weights = self.weights[at] * np.repeat(shares, lengths)
+        return np.bincount(self.items[at], weights, minlength=len(self.indptr) - 1)
 
 
 class Ranker:
@@ -127,15 +127,17 @@ class Ranker:
     items; history in CSR form: user u touched items[indptr[u]:indptr[u + 1]] in the order of time, confidence[...]
     beside each, negative for a dismissal. user_base: (users, factors), the prior of each profile, or None;
     trend: (items,) how much more of late than before, or None;
-    together: what is touched on the same occasions as each item, or None.
+    together: what is touched on the same occasions as each item; item_to_item: what those touch who touched it
+    (training/neighbours.py); each None where it was not looked for.
     """
 
     def __init__(
         self, item_factors: np.ndarray, user_factors: np.ndarray, gramian: np.ndarray, users: Mapping[str, int],
         indptr: np.ndarray, items: np.ndarray, confidence: np.ndarray, objective: Objective, touched: int, *,
         user_base: np.ndarray | None = None, trend: np.ndarray | None = None, together: Neighbours | None = None,
+        item_to_item: Neighbours | None = None,
     ) -> None:  # fmt: skip
-        self.together = together
+        self.together, self.item_to_item = together, item_to_item
         self.item_factors = item_factors
         self.user_factors = user_factors
         self.gramian = gramian
@@ -171,7 +173,7 @@ class Ranker:
             {key: row for row, key in enumerate(keys)},
             array("history_indptr"), array("history_items"), array("history_confidence"),
             Objective(**constants), touched, user_base=array_if_any("user_base"), trend=array_if_any("trend"),
-            together=neighbours("together"),
+            together=neighbours("together"), item_to_item=neighbours("item_to_item"),
         )  # fmt: skip
 
     def save_objective(self, folder: Path) -> None:

@@ -3,20 +3,28 @@
 The encoder says what looks alike, and two shirts of one kind are as near to each other as two photos of one shirt.
 Landmarks tell them apart: corners with a binary description each (ORB; Rublee et al., 2011). Where many corners of a
 photo have their like in a picture, all moved, turned and scaled in one and the same way, both show the same thing.
+Which pictures are worth that comparison is voted by the corners: each for the pictures that have one described alike.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
+import faiss
 import numpy as np
 
-from service.index import Index
-
-CANDIDATES = 5  # pictures that a photo is held against, those nearest to it
+CANDIDATES = 3  # pictures that a photo is held against, those with the most votes
+VOTING = 64  # landmarks of each picture that can be voted for
+VOTERS = 100  # landmarks of a photo that vote
+BALLOTS = 2  # votes of each, for those described most alike
+FEWEST_VOTES = 1.8  # which 98 of 100 photos of an item give it, and 4 of 10 of something else give any
+FAR = 64  # bits by which descriptions differ, from which they are not alike
+EXACT_BELOW = 20_000  # descriptions that are all looked at
+PROBES = 4  # of the lists into which more are sorted
+PER_LIST = 60  # descriptions by which the middle of each list is found
 FEATURES = 200  # of a picture at most, the strongest corners
 DESCRIPTION = 32  # bytes of each
 DISTINCT = 0.8  # how much nearer the best likeness of a corner must be than the second (Lowe, 2004)
@@ -86,18 +94,19 @@ def agreement(photo: Landmarks, picture: Landmarks) -> int:
 class Gallery:
     """The landmarks of every picture of a release, memory-mapped, in the order of its index."""
 
-    def __init__(self, packed: np.ndarray) -> None:
-        """packed: (pictures, FEATURES, 34) uint8."""
+    def __init__(self, packed: np.ndarray, descriptions: faiss.IndexBinary) -> None:
+        """packed: (pictures, FEATURES, 34) uint8; descriptions: of `sorted_descriptions`."""
         self._packed = packed
+        self._descriptions = descriptions
 
     @classmethod
-    def open(cls, path: Path) -> "Gallery":
-        """Open landmarks.npy of a release. Raises ValueError where it is none."""
-        packed = np.load(path, mmap_mode="r", allow_pickle=False)
-        if packed.dtype != np.uint8 or packed.shape[1:] != (FEATURES, 2 + DESCRIPTION):
-            raise ValueError(f"{path.name} must be (pictures, {FEATURES}, {2 + DESCRIPTION}) uint8; it is "
-                             f"{packed.shape} {packed.dtype}")  # fmt: skip
-        return cls(packed)
+    def open(cls, packed: Path, descriptions: Path) -> "Gallery":
+        """Open landmarks.npy and landmarks.faiss of a release. Raises ValueError where they are none."""
+        marks = np.load(packed, mmap_mode="r", allow_pickle=False)
+        if marks.dtype != np.uint8 or marks.shape[1:] != (FEATURES, 2 + DESCRIPTION):
+            raise ValueError(f"{packed.name} must be (pictures, {FEATURES}, {2 + DESCRIPTION}) uint8; it is "
+                             f"{marks.shape} {marks.dtype}")  # fmt: skip
+        return cls(marks, faiss.read_index_binary(str(descriptions)))
 
     def __len__(self) -> int:
         return len(self._packed)
@@ -105,6 +114,48 @@ class Gallery:
     def picture(self, position: int) -> Landmarks:
         """Of the picture at this position of the index."""
         return Landmarks.unpacked(self._packed[position])
+
+    def likely(self, photo: Landmarks, *, k: int = CANDIDATES) -> list[int]:
+        """The positions of the pictures that most of a photo's landmarks vote for, most votes first."""
+        if not len(photo.points) or not self._descriptions.ntotal:
+            return []
+        faiss.omp_set_num_threads(1)  # of this thread: a few milliseconds' work is not worth waking others
+        distances, positions = self._descriptions.search(photo.descriptions[:VOTERS], BALLOTS)
+        alike = (positions >= 0) & (distances < FAR)
+        found, voted = np.unique(positions[alike], return_inverse=True)
+        votes = np.bincount(voted, 1 - distances[alike] / FAR)
+        order = np.argsort(-votes, kind="stable")[:k]
+        best: list[int] = found[order[votes[order] >= FEWEST_VOTES]].tolist()
+        return best
+
+
+def sorted_descriptions(packed: np.ndarray) -> faiss.IndexBinary:
+    """What is voted on: the strongest descriptions of each picture, by its position; where there are many, sorted into
+    lists. packed: (pictures, FEATURES, 34) uint8."""
+    voting = packed[:, :VOTING]
+    there = voting[:, :, 0] > 0
+    descriptions = np.ascontiguousarray(voting[there][:, 2:])
+    owners = np.repeat(np.arange(len(packed)), there.sum(axis=1)).astype(np.int64)
+    bits = 8 * DESCRIPTION
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # the middles of the lists depend on the order in which threads come
+    if len(descriptions) < EXACT_BELOW:
+        index = faiss.IndexBinaryIDMap2(_kept(faiss.IndexBinaryFlat(bits)))
+    else:
+        lists = 2 ** round(math.log2(len(descriptions)) / 2)
+        index = faiss.IndexBinaryIVF(_kept(faiss.IndexBinaryFlat(bits)), bits, lists)
+        index.nprobe = PROBES
+        index.train(descriptions[:: max(1, len(descriptions) // (PER_LIST * lists))])
+    if len(descriptions):
+        index.add_with_ids(descriptions, owners)
+    faiss.omp_set_num_threads(threads)
+    return index
+
+
+def _kept(inner: faiss.IndexBinary) -> faiss.IndexBinary:
+    """For another index, which frees it."""
+    inner.this.disown()
+    return inner
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,55 +168,42 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Certainty:
-    """How sure corners that agree and a cosine make: a logistic function, fitted by training/recognition.py.
+    """How sure corners that agree make: a logistic function, fitted by training/recognition.py.
 
-    at: the confidence from which it is said; least_cosine: below it no picture is looked at."""
+    at: the confidence from which it is said."""
 
     agreement: float  # weight of log(1 + corners)
-    cosine: float
     bias: float
     at: float
-    least_cosine: float
 
-    def of(self, agreement: int, cosine: float) -> float:
+    def of(self, agreement: int) -> float:
         """0 to 1."""
-        sum = self.bias + self.agreement * math.log1p(agreement) + self.cosine * cosine
-        return 1 / (1 + math.exp(-max(min(sum, 500.0), -500.0)))
+        sure = self.bias + self.agreement * math.log1p(agreement)
+        return 1 / (1 + math.exp(-max(min(sure, 500.0), -500.0)))
 
 
 class Recogniser:
-    """Finds the item that a photo shows, among those whose pictures are nearest to it."""
+    """Finds the item that a photo shows."""
 
-    def __init__(self, index: Index, gallery: Gallery, certainty: Certainty) -> None:
-        self._index, self._gallery, self._certainty = index, gallery, certainty
+    def __init__(self, rows: np.ndarray, gallery: Gallery, certainty: Certainty) -> None:
+        """rows: (pictures,) the item of each picture of the gallery."""
+        self._rows, self._gallery, self._certainty = rows, gallery, certainty
 
     @classmethod
-    def open(cls, path: Path, index: Index, facts: Mapping[str, Any]) -> "Recogniser":
-        """Open landmarks.npy of a release. facts: what its manifest says of `match`. Raises ValueError."""
-        gallery = Gallery.open(path)
-        if len(gallery) != len(index):
-            raise ValueError(f"{path.name} has {len(gallery)} pictures, the index {len(index)}")
-        return cls(index, gallery, Certainty(**{name: float(facts[name]) for name in Certainty.__slots__}))
+    def open(cls, packed: Path, descriptions: Path, rows: np.ndarray, facts: Mapping[str, Any]) -> "Recogniser":
+        """Open landmarks.npy and landmarks.faiss of a release. facts: what its manifest says of `match`. Raises
+        ValueError."""
+        gallery = Gallery.open(packed, descriptions)
+        if len(gallery) != len(rows):
+            raise ValueError(f"{packed.name} has {len(gallery)} pictures, the index {len(rows)}")
+        return cls(rows, gallery, Certainty(**{name: float(facts[name]) for name in Certainty.__slots__}))
 
-    def match(self, pixels: np.ndarray, vector: np.ndarray, rows: Sequence[int]) -> Match | None:
-        """The item that a photo shows, or None. pixels: (side, side, 3) uint8, as the encoder saw it; vector: (dim,);
-        rows: the items nearest to it, nearest first."""
-        positions = np.array([at for row in rows[:CANDIDATES] for at in self._index.pictures(int(row))], np.int64)
-        cosines = self._index.at(positions) @ vector if len(positions) else np.empty(0, np.float32)
-        order = np.argsort(-cosines, kind="stable")[:CANDIDATES]
-        near = [(int(positions[at]), float(cosines[at])) for at in order if cosines[at] >= self._certainty.least_cosine]
-        if not near:
-            return None
+    def match(self, pixels: np.ndarray) -> Match | None:
+        """The item that a photo shows, or None. pixels: (side, side, 3) uint8, as the encoder sees it."""
         for look in (find, mirrored):
-            best = self._best(look(pixels), near)
-            if best.confidence >= self._certainty.at:
-                return best
+            photo = look(pixels)
+            for position in self._gallery.likely(photo):
+                confidence = self._certainty.of(agreement(photo, self._gallery.picture(position)))
+                if confidence >= self._certainty.at:
+                    return Match(int(self._rows[position]), confidence)
         return None
-
-    def _best(self, landmarks: Landmarks, near: Sequence[tuple[int, float]]) -> Match:
-        sure = [
-            (self._certainty.of(agreement(landmarks, self._gallery.picture(position)), cosine), position)
-            for position, cosine in near
-        ]
-        confidence, position = max(sure, key=lambda each: each[0])
-        return Match(int(self._index.rows[position]), confidence)

@@ -1,7 +1,8 @@
 """A release: one immutable folder that holds everything that answers, and says what it holds.
 
     manifest.json   encoder.onnx   items.parquet   vectors.npy   index.faiss   thumbnails.bin   thumbnails.npy
-    picture_rows.npy (the item of each picture, where one has several)   landmarks.npy (by which an item is recognised)
+    picture_rows.npy (the item of each picture, where one has several)
+    landmarks.npy, landmarks.faiss (by which an item is recognised)
     encoder.int8.onnx, encoder.fp16.onnx (the encoder in fewer bits, where it was asked for and answers alike)
     ranker/ (item_factors, user_factors, gramian, history_indptr, history_items .npy, users.parquet,
              objective.json, blend.json; with features item_prior, user_prior, user_base; trend, segments)
@@ -33,7 +34,7 @@ from service.signing import MANIFEST as MANIFEST
 from service.signing import SIGNATURE, require_trusted
 
 FORMAT_VERSION = 1
-PICTURE_ROWS, LANDMARKS = "picture_rows.npy", "landmarks.npy"
+PICTURE_ROWS, LANDMARKS, DESCRIPTIONS = "picture_rows.npy", "landmarks.npy", "landmarks.faiss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ class Release:
                 path / "index.faiss", rows, items=len(items), ef_search=facts.get("ef_search", EF_SEARCH)
             )
             if facts.get("match") is not None:
-                recogniser = Recogniser.open(path / LANDMARKS, index, facts["match"])
+                recogniser = Recogniser.open(path / LANDMARKS, path / DESCRIPTIONS, rows, facts["match"])
         if manifest.ranker is not None:
             ranker = Ranker.open(path / "ranker")
             segments = Segments.open(path / "ranker")

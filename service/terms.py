@@ -5,6 +5,7 @@
     kind          the share of the votes of the items nearest to the picture that are for the item's category
     own_likeness  cosine with the shopper's own pictures, their mean
     recent        cosine of factors with the shopper's last items, each weighing 0.8 of the one after it
+    item_to_item  what those touched who touched the shopper's items: a linear model of items by items (EASE)
     price_fit     how near the price is to what the shopper chose before: minus the squared difference of logarithms
     popularity    log(1 + times touched), 1 for the most popular item
     trend         logarithm of how much more it is touched of late than over the whole log
@@ -13,7 +14,7 @@ score = sum over terms of weight x value; the weights are learned for each tier 
 is a product: an item that trends twice as much is as good as one that fits twice as well.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any
@@ -56,17 +57,20 @@ class Sources:
 
 def term_values(
     sources: Sources, rows: Sequence[np.ndarray], vectors: Sequence[np.ndarray | None],
-    shoppers: Sequence[Shopper | None], votes: Sequence[np.ndarray | None],
+    shoppers: Sequence[Shopper | None], votes: Sequence[np.ndarray | None], *, only: Collection[str] | None = None,
 ) -> list[dict[str, np.ndarray]]:  # fmt: skip
     """For each query its candidates (n,), the vector of its picture, its shopper, and what its neighbours voted for
-    (see `vote`) -> name: (n,) float32, only the terms that the sources and the query allow."""
+    (see `vote`) -> name: (n,) float32, only the terms that the sources and the query allow.
+
+    only: names of those that are needed; None: all."""
+    needed: Container[str] = _All() if only is None else only
     values: list[dict[str, np.ndarray]] = []
     # the last bits of a product depend on what else is in it, and those of an answer should not on who else asks
     together = 1 if len(rows) <= ALONE else TOGETHER
     for start in range(0, len(rows), together):
         part = slice(start, start + together)
-        values += _values_together(sources, rows[part], vectors[part], shoppers[part])
-    if sources.kinds is not None:
+        values += _values_together(sources, rows[part], vectors[part], shoppers[part], needed)
+    if sources.kinds is not None and "kind" in needed:
         for each, row, voted in zip(values, rows, votes, strict=True):
             if voted is not None:
                 each["kind"] = voted[sources.kinds[row]]
@@ -85,9 +89,16 @@ def vote(kinds: np.ndarray, rows: np.ndarray, cosines: np.ndarray) -> np.ndarray
     return shares
 
 
+class _All:
+    """Every name is in it."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
 def _values_together(
     sources: Sources, rows: Sequence[np.ndarray], vectors: Sequence[np.ndarray | None],
-    shoppers: Sequence[Shopper | None],
+    shoppers: Sequence[Shopper | None], needed: Container[str],
 ) -> list[dict[str, np.ndarray]]:  # fmt: skip
     """Candidates that several queries share are gathered once, and compared in one product."""
     table, places = _shared(rows, len(sources.popularity))
@@ -95,21 +106,27 @@ def _values_together(
     known = [(at, shopper) for at, shopper in enumerate(shoppers) if shopper is not None]
     if sources.ranker is not None and known:
         ranker = sources.ranker
-        factors = ranker.item_factors[table]
-        products["factor"] = _products([(at, shopper.factor) for at, shopper in known], factors)
-        last = [(at, _last_factors(ranker, shopper.history[-LAST:])) for at, shopper in known]
-        products["recent"] = _products(last, factors, ranker.inverse_lengths[table])
-    if sources.index is not None and (known or any(vector is not None for vector in vectors)):
+        factors = ranker.item_factors[table] if "factor" in needed or "recent" in needed else _NOTHING
+        if "factor" in needed:
+            products["factor"] = _products([(at, shopper.factor) for at, shopper in known], factors)
+        if "recent" in needed:
+            last = [(at, _last_factors(ranker, shopper.history[-LAST:])) for at, shopper in known]
+            products["recent"] = _products(last, factors, ranker.inverse_lengths[table])
+    sent = [(at, vector) for at, vector in enumerate(vectors) if vector is not None]
+    likeness, own_likeness = sent and "likeness" in needed, known and "own_likeness" in needed
+    if sources.index is not None and (likeness or own_likeness):
         pictures = sources.index.vectors_or_zero(table)
-        sent = [(at, vector) for at, vector in enumerate(vectors) if vector is not None]
-        products["likeness"] = _products(sent, pictures)
-        if sent and sources.index.most > 1:  # an item with several pictures is as near as the nearest of them
+        if likeness:
+            products["likeness"] = _products(sent, pictures)
+        if likeness and sources.index.most > 1:  # an item with several pictures is as near as the nearest of them
             cosines = sources.index.cosines(np.array([vector for _, vector in sent]), table)
             products["likeness"] = {at: line for (at, _), line in zip(sent, cosines, strict=True)}
-        own = [(at, _unit(own_vector(sources.index, shopper))) for at, shopper in known]
-        products["own_likeness"] = _products(own, pictures)
+        if own_likeness:
+            own = [(at, _unit(own_vector(sources.index, shopper))) for at, shopper in known]
+            products["own_likeness"] = _products(own, pictures)
     values = [
-        {name: found[at][place] for name, found in products.items() if at in found} | _of_items(sources, row, shopper)
+        {name: found[at][place] for name, found in products.items() if at in found}
+        | _of_items(sources, row, shopper, needed)
         for at, (row, place, shopper) in enumerate(zip(rows, places, shoppers, strict=True))
     ]
     for each in values:
@@ -141,12 +158,19 @@ def _products(
     return {at: line for (at, _), line in zip(queries, scores, strict=True)}
 
 
-def _of_items(sources: Sources, rows: np.ndarray, shopper: Shopper | None) -> dict[str, np.ndarray]:
+def _of_items(
+    sources: Sources, rows: np.ndarray, shopper: Shopper | None, needed: Container[str]
+) -> dict[str, np.ndarray]:
     """The terms that no product is needed for."""
-    values = {"popularity": sources.popularity[rows]}
+    values = {}
+    if "popularity" in needed:
+        values["popularity"] = sources.popularity[rows]
     if sources.ranker is not None:
-        values["trend"] = sources.ranker.trend[rows]
-    if sources.log_price is not None and shopper is not None:
+        if "trend" in needed:
+            values["trend"] = sources.ranker.trend[rows]
+        if shopper is not None:
+            values |= _beside(sources.ranker, rows, shopper.history, needed)
+    if sources.log_price is not None and shopper is not None and "price_fit" in needed:
         own = sources.log_price[shopper.history]
         if sources.priceless:
             own = own[~np.isnan(own)]
@@ -156,6 +180,15 @@ def _of_items(sources: Sources, rows: np.ndarray, shopper: Shopper | None) -> di
             if sources.priceless:
                 fit[np.isnan(fit)] = 0
             values["price_fit"] = fit
+    return values
+
+
+def _beside(ranker: Ranker, rows: np.ndarray, history: np.ndarray, needed: Container[str]) -> dict[str, np.ndarray]:
+    """The term of what is touched by those who touched a shopper's items."""
+    values = {}
+    if ranker.item_to_item is not None and "item_to_item" in needed:
+        own = history[-RECENT:]
+        values["item_to_item"] = ranker.item_to_item.total(own, np.ones(len(own)))[rows].astype(np.float32)
     return values
 
 

@@ -15,8 +15,8 @@ from service import images
 from service.encoder import Encoder
 from service.errors import BadQuery
 from service.index import EF_SEARCH, EXACT_BELOW, Index, build
-from service.recognition import DESCRIPTION, FEATURES, Gallery, find
-from service.release import LANDMARKS, PICTURE_ROWS
+from service.recognition import DESCRIPTION, FEATURES, Gallery, find, sorted_descriptions
+from service.release import DESCRIPTIONS, LANDMARKS, PICTURE_ROWS
 from training import recognition
 from training.augment import augment, strangers
 from training.catalogue import Catalogue
@@ -119,8 +119,8 @@ def build_index(
     embedded: Embedded, views: Views, strange: np.ndarray, folder: Path, *,
     items: int, exact_below: int = EXACT_BELOW, recall: float = RECALL,
 ) -> dict[str, object]:  # fmt: skip
-    """Write index.faiss, vectors.npy, landmarks.npy, and picture_rows.npy where an item has several pictures; returns
-    what the manifest says of it.
+    """Write index.faiss, vectors.npy, landmarks.npy, landmarks.faiss, and picture_rows.npy where an item has several
+    pictures; returns what the manifest says of it.
 
     strange: vectors of `draw_strangers`; items: of the catalogue; recall: the recall@10 for which a graph is to be
     searched far enough."""
@@ -129,6 +129,9 @@ def build_index(
     index = Index(sealed, embedded.rows, items=items)
     np.save(folder / "vectors.npy", embedded.of_items(items))
     np.save(folder / LANDMARKS, embedded.landmarks)
+    descriptions = sorted_descriptions(embedded.landmarks)
+    faiss.write_index_binary(descriptions, str(folder / DESCRIPTIONS))
+    shown = np.array([index.pictures(int(row)).start for row in views.rows], np.int64)
     if index.most > 1:
         np.save(folder / PICTURE_ROWS, embedded.rows)
     graph: dict[str, object] = {}
@@ -143,7 +146,7 @@ def build_index(
         "recall_at_10": reached,
         "in_catalogue_at": at,
         "strangers_refused": float((index.search(strange, k=1)[1][:, 0] < at).mean()),
-        "match": recognition.fit(index, Gallery(embedded.landmarks), views.rows, views.vectors, views.pixels),
+        "match": recognition.fit(Gallery(embedded.landmarks, descriptions), shown, views.pixels),
         **graph,
     }
 

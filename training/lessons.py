@@ -89,12 +89,12 @@ class Lessons:
 
 def look_ahead(
     interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, known: Known, seed: int,
-    shoppers: int = SHOPPERS,
+    shoppers: int = SHOPPERS, beside: bool = True,
 ) -> Lessons | None:  # fmt: skip
     """Train without the last events of some shoppers, to see what they were. None where there is nothing to see.
 
-    interactions: in the order of time. The shoppers are drawn from the half that was active last, so that the weights
-    are those of the present."""
+    beside: whether the terms of items beside items are wanted. interactions: in the order of time. The shoppers are
+    drawn from the half that was active last, so that the weights are those of the present."""
     held = last_events(interactions)
     pairs = interactions.loc[held, ["user_id", "item", "timestamp"]]
     latest = pairs.groupby("user_id", sort=True)["timestamp"].min().sort_values(kind="stable")
@@ -104,7 +104,9 @@ def look_ahead(
     chosen = latest.iloc[np.sort(np.random.default_rng(seed).permutation(len(latest))[:shoppers])]
     held &= interactions["user_id"].isin(chosen.index).to_numpy()
     before = interactions[~held].reset_index(drop=True)
-    made = ranker.train(before, items=items, parameters=parameters, user_key="", sides=known.sides, quiet=True)
+    made = ranker.train(
+        before, items=items, parameters=parameters, user_key="", sides=known.sides, quiet=True, beside=beside
+    )
     row_of = {user: row for row, user in enumerate(made.users)}
     wanted = interactions[held].groupby("user_id")["item"].unique()
     lessons = []

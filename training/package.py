@@ -19,6 +19,7 @@ from service.items import PICTURED, POPULARITY, SAME
 from service.pipeline import Recommender
 from service.queries import Event, Query
 from service.release import (
+    DESCRIPTIONS,
     LANDMARKS,
     PICTURE_ROWS,
     GoldenCase,
@@ -115,7 +116,7 @@ def _assemble(parts: Parts, folder: Path) -> None:
         shutil.copy(parts.encoder / "encoder.onnx", folder)
         for precision, made in parts.precisions.items():
             shutil.copy(made / encoder_file(precision), folder)
-        for name in ("vectors.npy", "index.faiss", LANDMARKS, PICTURE_ROWS):
+        for name in ("vectors.npy", "index.faiss", LANDMARKS, DESCRIPTIONS, PICTURE_ROWS):
             if (parts.index / name).exists():
                 shutil.copy(parts.index / name, folder)
     (folder / "ranker").mkdir()

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse
 
-from service.ranker import DISMISS, EVENT_CONFIDENCES, Objective, Ranker, hash_user
+from service.ranker import DISMISS, EVENT_CONFIDENCES, Neighbours, Objective, Ranker, hash_user
+from training import neighbours
 from training.factorize import Factors, factorize
+from training.neighbours import DAY
 
-DAY = 86_400
 TREND_HALF_LIFE = 10.0  # days
 TREND_SMOOTHING = 20.0  # touches that an item is credited with, so that rare ones have no trend by chance
 
@@ -145,9 +146,11 @@ def at_end(interactions: pd.DataFrame, *, items: int) -> Moment:
 
 def train(
     interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, user_key: str, sides: Sides | None = None,
-    quiet: bool = False,
+    quiet: bool = False, beside: bool = True,
 ) -> Trained:  # fmt: skip
-    """Factorize interactions (in the order of time), with the features of both sides as priors."""
+    """Factorize interactions (in the order of time), with the features of both sides as priors.
+
+    beside: whether to look for the neighbours of items as well, which only the terms of the final sum need."""
     sides = sides or Sides()
     matrix, users = confidence_matrix(interactions, items=items, parameters=parameters, users=list(sides.profiles))
     profiles = _profiles(sides, users)
@@ -163,10 +166,16 @@ def train(
         "history_indptr": indptr, "history_items": history, "history_confidence": confidence, "history_times": times,
         "trend": at_end(interactions, items=items).trend, **_priors(made, profiles),
     }  # fmt: skip
+    found = None
+    if beside:
+        sparse = neighbours.item_to_item(matrix)
+        arrays |= neighbours.arrays("item_to_item", sparse)
+        found = Neighbours(sparse.indptr, sparse.indices, sparse.data)
     keys = {hash_user(user, user_key): row for row, user in enumerate(users)}
     ranker = Ranker(
         made.items, made.users, arrays["gramian"], keys, indptr, history, confidence, parameters.objective,
         int(touched.sum()), user_base=arrays.get("user_base"), trend=arrays["trend"],
+        item_to_item=found,
     )  # fmt: skip
     return Trained(ranker, arrays, users)
 

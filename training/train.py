@@ -315,7 +315,8 @@ class _Run:
                 cut.train, items=items, parameters=parameters, user_key=options.user_key, sides=known.sides
             )
             ranker.save(folder, trained, options.user_key)
-            neighbours.save(folder, "together", neighbours.together(cut.train, items=items))
+            for name, array in neighbours.arrays("together", neighbours.together(cut.train, items=items)).items():
+                np.save(folder / f"{name}.npy", array)
             learned.blend.save(folder / "blend.json")
             ids = self.catalogue.items["item_id"].tolist()
             segments.save(folder, *segments.find_segments(trained, ids=ids, seed=options.ranker.seed))

@@ -48,7 +48,7 @@ def choose(interactions: pd.DataFrame, *, items: int, known: Known, start: Ranke
         if place not in reached:
             tried = _at(start, place)
             tried = replace(tried, sweeps=min(tried.sweeps, FEW_SWEEPS))
-            found = look_ahead(thinned, items=items, parameters=tried, known=known, seed=start.seed)
+            found = look_ahead(thinned, items=items, parameters=tried, known=known, seed=start.seed, beside=False)
             reached[place] = 0.0 if found is None else blend.rehearse_factors(found, seed=start.seed)
             progress.update(task, advance=1, note=f"best nDCG@20 {max(reached.values()):.4f}")
         return reached[place]
@@ -153,7 +153,9 @@ def tune(
 
 
 def _reach(interactions: pd.DataFrame, items: int, known: Known, parameters: RankerParameters) -> float:
-    lessons = look_ahead(interactions, items=items, parameters=parameters, known=known, seed=parameters.seed)
+    lessons = look_ahead(
+        interactions, items=items, parameters=parameters, known=known, seed=parameters.seed, beside=False
+    )
     if lessons is None:
         raise CatalogueError("nobody comes back in the last tenth of the training period: there is nothing to tune on")
     return blend.rehearse(lessons, seed=parameters.seed)

@@ -56,11 +56,11 @@ def test_landmarks_come_back_as_they_were_kept() -> None:
 
 def test_more_agreement_is_more_certain() -> None:
     """The confidence grows from 0 to 1, and no number is too large for it."""
-    sure = Certainty(agreement=2.0, cosine=1.0, bias=-5.0, at=0.9, least_cosine=0.5)
-    grows = [sure.of(corners, 0.8) for corners in range(0, 200, 10)]
+    sure = Certainty(agreement=2.0, bias=-4.0, at=0.9)
+    grows = [sure.of(corners) for corners in range(0, 200, 10)]
     assert grows == sorted(grows)
     assert 0 < grows[0] < 0.1 < 0.99 < grows[-1] < 1
-    assert Certainty(1e6, 0, 0, 0, 0).of(200, 0) == 1.0
+    assert Certainty(1e6, 0, 0).of(200) == 1.0
 
 
 def test_an_item_comes_first_whatever_the_weights_say(recommender: Recommender, boutique_folder: Path) -> None:
