@@ -612,7 +612,10 @@ class Recommender:
 
     def _in_catalogue(self, near: "_Near") -> bool:
         """Whether what is near a picture is near enough for it to show something of this kind of catalogue."""
-        index = self.release.manifest.index
+        index, familiarity = self.release.manifest.index, self.release.familiarity
+        if familiarity is not None:
+            return familiarity.known(near.rows, near.cosines, self.sources.kinds)
+        # a release made before several signs were weighed
         return index is None or bool(near.cosines.max(initial=-1) >= index["in_catalogue_at"])
 
     @contextmanager

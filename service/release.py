@@ -2,7 +2,7 @@
 
     manifest.json   encoder.onnx   items.parquet   vectors.npy   index.faiss   thumbnails.bin   thumbnails.npy
     picture_rows.npy (the item of each picture, where one has several)
-    landmarks.npy, landmarks.faiss (by which an item is recognised)
+    landmarks.npy, landmarks.faiss (by which an item is recognised)   density.npy (by which something foreign is)
     encoder.int8.onnx, encoder.fp16.onnx (the encoder in fewer bits, where it was asked for and answers alike)
     ranker/ (item_factors, user_factors, gramian, history_indptr, history_items .npy, users.parquet,
              objective.json, blend.json; with features item_prior, user_prior, user_base; trend, segments)
@@ -24,6 +24,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from service.errors import ReleaseDamaged, ReleaseMismatch, ReleaseTooNew, shown
+from service.familiarity import Familiarity
 from service.images import Preprocessing
 from service.index import EF_SEARCH, Index
 from service.items import Items, Thumbnails
@@ -35,6 +36,7 @@ from service.signing import SIGNATURE, require_trusted
 
 FORMAT_VERSION = 1
 PICTURE_ROWS, LANDMARKS, DESCRIPTIONS = "picture_rows.npy", "landmarks.npy", "landmarks.faiss"
+DENSITY = "density.npy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class Release:
     ranker: Ranker | None
     segments: Segments | None = None
     recogniser: Recogniser | None = None
+    familiarity: Familiarity | None = None
 
     @classmethod
     def open(cls, path: Path | str, *, trusted: Sequence[Ed25519PublicKey] = ()) -> "Release":
@@ -134,7 +137,7 @@ class Release:
         thumbnails = Thumbnails(path / "thumbnails.bin", np.load(path / "thumbnails.npy", allow_pickle=False))
         blend = Blend.open(path / "ranker" / "blend.json")
         encoders: dict[str, Path] = {}
-        index, ranker, segments, recogniser = None, None, None, None
+        index, ranker, segments, recogniser, familiarity = None, None, None, None, None
         if manifest.encoder is not None:
             precisions = ("fp32", *manifest.encoder.get("precisions", ()))
             encoders = {precision: path / encoder_file(precision) for precision in precisions}
@@ -145,6 +148,8 @@ class Release:
             index = Index.open(
                 path / "index.faiss", rows, items=len(items), ef_search=facts.get("ef_search", EF_SEARCH)
             )
+            if facts.get("in_catalogue") is not None:
+                familiarity = Familiarity.open(path / DENSITY, facts["in_catalogue"])
             if facts.get("match") is not None:
                 recogniser = Recogniser.open(path / LANDMARKS, path / DESCRIPTIONS, rows, facts["match"])
         if manifest.ranker is not None:
@@ -154,6 +159,7 @@ class Release:
             path, manifest, items, thumbnails, blend, _golden(path, encoders),
             Preprocessing.from_json(manifest.preprocessing), encoders, index, ranker, segments,
             recogniser,
+            familiarity,
         )  # fmt: skip
         release._require_fit()
         return release

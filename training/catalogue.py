@@ -136,6 +136,10 @@ class Catalogue:
         """One category an item: the first of several."""
         return [(c[0] if c else None) if isinstance(c, list) else c for c in self.items["category"]]
 
+    def category_numbers(self) -> np.ndarray:
+        """(items,) int32: the number of each one's primary category, from 1 on, 0 where unknown."""
+        return (pd.factorize(np.array(self.primary_category(), dtype=object))[0] + 1).astype(np.int32)
+
     def fingerprint(self) -> str:
         """sha256 over every usable value and every picture's bytes."""
         digest = hashlib.sha256()

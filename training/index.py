@@ -16,8 +16,8 @@ from service.encoder import Encoder
 from service.errors import BadQuery
 from service.index import EF_SEARCH, EXACT_BELOW, Index, build
 from service.recognition import DESCRIPTION, FEATURES, Gallery, find, sorted_descriptions
-from service.release import DESCRIPTIONS, LANDMARKS, PICTURE_ROWS
-from training import recognition
+from service.release import DENSITY, DESCRIPTIONS, LANDMARKS, PICTURE_ROWS
+from training import familiarity, recognition
 from training.augment import augment, strangers
 from training.catalogue import Catalogue
 from training.pictures import Pictures
@@ -30,7 +30,6 @@ RECALL = 0.99
 PROBES, NEAREST = 2000, 10  # queries that measure the recall, and how many nearest items it is of
 DUPLICATE = 0.999  # cosine from which two pictures are the same
 EF_SEARCHES = tuple(round(16 * 1.2**step) for step in range(25))  # 16 to 1,272
-STRANGE_SHARE = 0.03  # of varied photos, harsher than a shopper takes, that may be taken for strangers
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,28 +103,31 @@ def photograph(pictures: Pictures, encoder: Encoder, *, seed: int) -> Views:
 
 
 def draw_strangers(pictures: Pictures, encoder: Encoder, *, seed: int) -> np.ndarray:
-    """Vectors of pictures that show nothing of this catalogue, to see how many of them are told apart: (m, dim)."""
+    """Vectors of pictures that show nothing of this catalogue, drawn, shuffled, or mixed of two: (m, dim)."""
     generator = torch.Generator().manual_seed(seed + 1)
     rng = np.random.default_rng(seed + 1)
     parts = []
     for _ in range(STRANGERS // BATCH):
         pixels = pictures.centre(rng.integers(len(pictures.rows), size=BATCH))
-        drawn = strangers(pixels.permute(0, 3, 1, 2).float(), generator=generator).round().to(torch.uint8)
-        parts.append(encoder.encode(drawn.permute(0, 2, 3, 1).contiguous().numpy()))
+        whole = pixels.permute(0, 3, 1, 2).float()
+        for made in (strangers(whole, generator=generator), (whole + whole.flip(0)) / 2):
+            drawn = made.round().to(torch.uint8)
+            parts.append(encoder.encode(drawn.permute(0, 2, 3, 1).contiguous().numpy()))
     return np.concatenate(parts)
 
 
 def build_index(
     embedded: Embedded, views: Views, strange: np.ndarray, folder: Path, *,
-    items: int, exact_below: int = EXACT_BELOW, recall: float = RECALL,
+    kinds: np.ndarray, exact_below: int = EXACT_BELOW, recall: float = RECALL,
 ) -> dict[str, object]:  # fmt: skip
     """Write index.faiss, vectors.npy, landmarks.npy, landmarks.faiss, and picture_rows.npy where an item has several
     pictures; returns what the manifest says of it.
 
-    strange: vectors of `draw_strangers`; items: of the catalogue; recall: the recall@10 for which a graph is to be
-    searched far enough."""
+    strange: vectors of `draw_strangers`; kinds: (items,) numbers of their categories, 0 where unknown; recall: the
+    recall@10 for which a graph is to be searched far enough."""
     sealed = build(embedded.vectors, exact_below=exact_below)
     faiss.write_index(sealed, str(folder / "index.faiss"))
+    items = len(kinds)
     index = Index(sealed, embedded.rows, items=items)
     np.save(folder / "vectors.npy", embedded.of_items(items))
     np.save(folder / LANDMARKS, embedded.landmarks)
@@ -139,13 +141,15 @@ def build_index(
     if isinstance(sealed, faiss.IndexHNSW):
         reached = tune_search(index, embedded.vectors, asked=recall, rng=np.random.default_rng(0))
         graph = {"recall_asked": recall, "ef_search": index.ef_search}
-    at = threshold(index, views.rows, views.vectors)
+    density = familiarity.density_of(index)
+    np.save(folder / DENSITY, density)
+    told = familiarity.fit(index, kinds, density, views.rows, views.vectors, strange)
     return {
         "type": type(sealed).__name__,
         "size": len(embedded.rows),
         "recall_at_10": reached,
-        "in_catalogue_at": at,
-        "strangers_refused": float((index.search(strange, k=1)[1][:, 0] < at).mean()),
+        "in_catalogue": told,
+        "strangers_refused": told["strangers_refused"],
         "match": recognition.fit(Gallery(embedded.landmarks, descriptions), shown, views.pixels),
         **graph,
     }
@@ -193,13 +197,3 @@ def open_built(folder: Path, facts: Mapping[str, Any]) -> tuple[Index, tuple[np.
     views = np.load(folder / "view_rows.npy"), np.load(folder / "views.npy")
     ef_search = facts.get("ef_search", EF_SEARCH)
     return Index.open(folder / "index.faiss", rows, items=len(vectors), ef_search=ef_search), views, vectors
-
-
-def threshold(index: Index, rows: np.ndarray, views: np.ndarray) -> float:
-    """The cosine below which a photo's nearest item is too far: 3 % of varied photos lie below it.
-
-    Each view is compared with all items but the one it shows: a shopper's photo is seldom of the very item."""
-    nearest, cosines = index.search(views, k=2)
-    others = np.where(nearest[:, 0] == rows, cosines[:, -1], cosines[:, 0])
-    others = others[np.isfinite(others)]
-    return float(np.quantile(others, STRANGE_SHARE)) if len(others) else -1.0

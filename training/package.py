@@ -19,6 +19,7 @@ from service.items import PICTURED, POPULARITY, SAME
 from service.pipeline import Recommender
 from service.queries import Event, Query
 from service.release import (
+    DENSITY,
     DESCRIPTIONS,
     LANDMARKS,
     PICTURE_ROWS,
@@ -29,7 +30,7 @@ from service.release import (
     encoder_file,
     golden_file,
     list_files,
-)
+)  # fmt: skip
 from service.signing import sign
 from training.calibrate import calibrate
 from training.catalogue import Catalogue
@@ -116,7 +117,7 @@ def _assemble(parts: Parts, folder: Path) -> None:
         shutil.copy(parts.encoder / "encoder.onnx", folder)
         for precision, made in parts.precisions.items():
             shutil.copy(made / encoder_file(precision), folder)
-        for name in ("vectors.npy", "index.faiss", LANDMARKS, DESCRIPTIONS, PICTURE_ROWS):
+        for name in ("vectors.npy", "index.faiss", LANDMARKS, DESCRIPTIONS, DENSITY, PICTURE_ROWS):
             if (parts.index / name).exists():
                 shutil.copy(parts.index / name, folder)
     (folder / "ranker").mkdir()

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from service.features import Features
 from service.index import Index
@@ -44,8 +43,8 @@ def know(
     of_users = user_features(catalogue)
     prices = catalogue.items[PRICE].to_numpy() if catalogue.kinds.get(PRICE) == "number" else None
     described = {"item_features": of_items.to_json(), "user_features": of_users.to_json()}
-    categories = (pd.factorize(np.array(catalogue.primary_category(), dtype=object))[0] + 1).astype(np.int32)
-    return Known(sides(catalogue, of_items, of_users, vectors), index, views, prices, categories), described
+    found = sides(catalogue, of_items, of_users, vectors)
+    return Known(found, index, views, prices, catalogue.category_numbers()), described
 
 
 def item_features(catalogue: Catalogue, *, exclude: set[str]) -> Features:

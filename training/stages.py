@@ -26,8 +26,8 @@ CODE = {
     ),
     "export": ("training.export", "training.backbones"),
     "index": (
-        "training.index", "training.augment", "training.recognition", "service.index", "service.images",
-        "service.picture_file", "service.encoder", "service.recognition",
+        "training.index", "training.augment", "training.recognition", "training.familiarity", "service.index",
+        "service.images", "service.picture_file", "service.encoder", "service.recognition", "service.familiarity",
     ),
     "ranker": (
         "training.ranker", "training.tune", "training.factorize", "training.sides", "training.lessons",

@@ -286,7 +286,7 @@ class _Run:
             strange = index.draw_strangers(pixels, network, seed=options.encoder.seed)
             return index.build_index(
                 embedded, views, strange, folder,
-                items=len(self.catalogue.items), exact_below=options.exact_below, recall=options.index_recall,
+                kinds=self.catalogue.category_numbers(), exact_below=options.exact_below, recall=options.index_recall,
             )  # fmt: skip
 
         inputs = {"export": exported.key, "exact_below": options.exact_below, "recall": options.index_recall}

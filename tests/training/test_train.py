@@ -191,4 +191,4 @@ def test_the_release_knows_what_it_was_made_of(release_folder: Path) -> None:
     text = (release_folder / "manifest.json").read_text()
     assert str(release_folder.parent) not in text
     assert str(HOME) not in text
-    assert np.isfinite(manifest.index["in_catalogue_at"])
+    assert np.isfinite(manifest.index["in_catalogue"]["at"])
