@@ -1,4 +1,4 @@
-"""Quality of the ranker against implicit and cornac: the same split, factors and number of trials, in one run.
+"""Quality of the ranker against EASE, item-kNN, implicit and cornac: one split, as many factors and trials, one run.
 
     python benchmarks/ranking.py shop --test-from 2011-11-10 --factors 64 --trials 8
 
@@ -148,6 +148,37 @@ def cornac_vbpr(contest: Contest, cut: Split, held: HeldOut, values: dict[str, A
     return _cornac(model, contest, cut, held, contest.known.sides.items)
 
 
+def ease(contest: Contest, cut: Split, held: HeldOut, values: dict[str, Any]) -> Scorer:
+    """EASE (Steck, 2019), dense and whole."""
+    matrix, users = contest.matrix(cut)
+    gram = (matrix.T @ matrix).toarray().astype(np.float64)
+    gram[np.diag_indices_from(gram)] += values.get("ridge", 200.0)
+    inverse = np.linalg.inv(gram)
+    weights = (inverse / -np.diag(inverse)).astype(np.float32)
+    np.fill_diagonal(weights, 0)
+    return _by_items(matrix, users, held, weights)
+
+
+def item_knn(contest: Contest, cut: Split, held: HeldOut, values: dict[str, Any]) -> Scorer:
+    """implicit's nearest items by the cosine of who touched them."""
+    matrix, users = contest.matrix(cut)
+    model = implicit.nearest_neighbours.CosineRecommender(K=round(values.get("neighbours", 100)), num_threads=1)
+    model.fit(matrix, show_progress=False)
+    return _by_items(matrix, users, held, model.similarity)
+
+
+def _by_items(matrix: scipy.sparse.csr_matrix, users: list[str], held: HeldOut, weights: Any) -> Scorer:
+    """Scores of items by those that each user touched. weights: items x items."""
+    row_of = {user: row for row, user in enumerate(users)}
+    rows = np.array([row_of[user] for user in held.users])
+
+    def score(block: np.ndarray) -> np.ndarray:
+        found = matrix[rows[block]] @ weights
+        return np.asarray(found.todense()) if scipy.sparse.issparse(found) else found
+
+    return score
+
+
 def _draws(rng: np.random.Generator, trials: int, space: Space) -> list[dict[str, Any]]:
     """The defaults, then points drawn evenly on a logarithmic scale."""
 
@@ -163,6 +194,8 @@ ALS: Space = {"alpha": (0.5, 40), "regularization": (0.01, 30)}
 CONTENDERS: dict[str, tuple[Callable[..., Scorer], Space, dict[str, Any]]] = {
     "vitrine": (vitrine, OURS, {}),
     "vitrine, factors alone": (vitrine_factors, OURS, {}),
+    "EASE": (ease, {"ridge": (10, 3000)}, {}),
+    "item-kNN": (item_knn, {"neighbours": (10, 1000)}, {}),
     "implicit ALS, conjugate gradients": (implicit_als(cg=True), ALS, {}),
     "implicit ALS, cholesky": (implicit_als(cg=False), ALS, {}),
     "implicit BPR": (

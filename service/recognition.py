@@ -1,7 +1,7 @@
 """Whether a photo shows an item of the catalogue itself: small features that lie in both pictures alike.
 
 The encoder says what looks alike, and two shirts of one kind are as near to each other as two photos of one shirt.
-Landmarks tell them apart: corners with a binary description each (ORB; Rublee et al., 2011). Where many corners of a
+Landmarks tell them apart: corners with a binary description each (ORB; Rublee et al., 2011) and a tint. Where many corners of a
 photo have their like in a picture, all moved, turned and scaled in one and the same way, both show the same thing.
 Which pictures are worth that comparison is voted by the corners: each for the pictures that have one described alike.
 """
@@ -27,33 +27,41 @@ PROBES = 4  # of the lists into which more are sorted
 PER_LIST = 60  # descriptions by which the middle of each list is found
 FEATURES = 200  # of a picture at most, the strongest corners
 DESCRIPTION = 32  # bytes of each
+PACKED = 2 + 2 + DESCRIPTION  # bytes of a landmark in a release
+AROUND = 7  # pixels whose mean is the tint of a corner
+DARK = 30  # levels that each channel is credited with, since the tint of what is nearly black is noise
+TINT = 0.1  # share of a colour channel by which the tints of the same thing may differ, in other light
 DISTINCT = 0.8  # how much nearer the best likeness of a corner must be than the second (Lowe, 2004)
 FEWEST = 5  # corners with a like, below which nothing is said
 OFF = 4.0  # pixels that a corner may lie from where the others say
 SCALES = (0.3, 1.6)  # of a photo beside the picture
 MOST_TURNED = 0.5  # radians
-_NOTHING = np.empty((0, 2), np.float32), np.empty((0, DESCRIPTION), np.uint8)
+_NOTHING = np.empty((0, 2), np.float32), np.empty((0, 2), np.float32), np.empty((0, DESCRIPTION), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class Landmarks:
-    """Of one picture. points: (n, 2) float32, x and y in pixels; descriptions: (n, 32) uint8."""
+    """Of one picture. points: (n, 2) float32, x and y in pixels; tints: (n, 2) float32, the shares of red and blue, 0 to
+    1; descriptions: (n, 32) uint8."""
 
     points: np.ndarray
+    tints: np.ndarray
     descriptions: np.ndarray
 
     def packed(self) -> np.ndarray:
-        """As a release keeps them: (FEATURES, 2 + 32) uint8, zeros where there are fewer."""
-        rows = np.zeros((FEATURES, 2 + DESCRIPTION), np.uint8)
+        """As a release keeps them: (FEATURES, PACKED) uint8, zeros where there are fewer."""
+        rows = np.zeros((FEATURES, PACKED), np.uint8)
         rows[: len(self.points), :2] = np.rint(self.points)
-        rows[: len(self.points), 2:] = self.descriptions
+        rows[: len(self.points), 2:4] = np.rint(255 * self.tints)
+        rows[: len(self.points), 4:] = self.descriptions
         return rows
 
     @classmethod
     def unpacked(cls, rows: np.ndarray) -> "Landmarks":
         """What `packed` gave. No corner lies at the very edge, so none is at 0."""
         there = rows[rows[:, 0] > 0]
-        return cls(there[:, :2].astype(np.float32), np.ascontiguousarray(there[:, 2:]))
+        tints = there[:, 2:4].astype(np.float32) / 255
+        return cls(there[:, :2].astype(np.float32), tints, np.ascontiguousarray(there[:, 4:]))
 
 
 def find(pixels: np.ndarray) -> Landmarks:
@@ -63,7 +71,11 @@ def find(pixels: np.ndarray) -> Landmarks:
     if descriptions is None:
         return Landmarks(*_NOTHING)
     # on one scale it may find one more than was asked for
-    return Landmarks(np.asarray(cv2.KeyPoint.convert(points))[:FEATURES], np.asarray(descriptions)[:FEATURES])
+    places = np.asarray(cv2.KeyPoint.convert(points), np.float32)[:FEATURES]
+    x, y = np.rint(places).astype(int).T
+    colours = cv2.blur(pixels, (AROUND, AROUND))[y, x].astype(np.float32) + DARK
+    tints = colours[:, ::2] / colours.sum(axis=1, keepdims=True)
+    return Landmarks(places, tints, np.asarray(descriptions)[:FEATURES])
 
 
 def mirrored(pixels: np.ndarray) -> Landmarks:
@@ -72,7 +84,8 @@ def mirrored(pixels: np.ndarray) -> Landmarks:
 
 
 def agreement(photo: Landmarks, picture: Landmarks) -> int:
-    """How many corners of a photo lie in a picture as one movement, turn and scale of all of them says."""
+    """How many corners of a photo lie in a picture as one movement, turn and scale of all of them says, and are of the
+    same tint: the same model in another colour has the same corners."""
     if min(len(photo.points), len(picture.points)) < FEWEST:
         return 0
     distances, likes = cv2.batchDistance(
@@ -88,14 +101,19 @@ def agreement(photo: Landmarks, picture: Landmarks) -> int:
     if moved is None:
         return 0
     scale, turned = float(np.hypot(moved[0, 0], moved[1, 0])), float(np.arctan2(moved[1, 0], moved[0, 0]))
-    return int(agree.sum()) if SCALES[0] < scale < SCALES[1] and abs(turned) < MOST_TURNED else 0
+    tinted = np.abs(photo.tints[sure] - picture.tints[likes[sure, 0]]).max(axis=1) <= TINT
+    return (
+        int((agree.ravel().astype(bool) & tinted).sum())
+        if SCALES[0] < scale < SCALES[1] and abs(turned) < MOST_TURNED
+        else 0
+    )
 
 
 class Gallery:
     """The landmarks of every picture of a release, memory-mapped, in the order of its index."""
 
     def __init__(self, packed: np.ndarray, descriptions: faiss.IndexBinary) -> None:
-        """packed: (pictures, FEATURES, 34) uint8; descriptions: of `sorted_descriptions`."""
+        """packed: (pictures, FEATURES, PACKED) uint8; descriptions: of `sorted_descriptions`."""
         self._packed = packed
         self._descriptions = descriptions
 
@@ -103,8 +121,8 @@ class Gallery:
     def open(cls, packed: Path, descriptions: Path) -> "Gallery":
         """Open landmarks.npy and landmarks.faiss of a release. Raises ValueError where they are none."""
         marks = np.load(packed, mmap_mode="r", allow_pickle=False)
-        if marks.dtype != np.uint8 or marks.shape[1:] != (FEATURES, 2 + DESCRIPTION):
-            raise ValueError(f"{packed.name} must be (pictures, {FEATURES}, {2 + DESCRIPTION}) uint8; it is "
+        if marks.dtype != np.uint8 or marks.shape[1:] != (FEATURES, PACKED):
+            raise ValueError(f"{packed.name} must be (pictures, {FEATURES}, {PACKED}) uint8; it is "
                              f"{marks.shape} {marks.dtype}")  # fmt: skip
         return cls(marks, faiss.read_index_binary(str(descriptions)))
 
@@ -131,10 +149,10 @@ class Gallery:
 
 def sorted_descriptions(packed: np.ndarray) -> faiss.IndexBinary:
     """What is voted on: the strongest descriptions of each picture, by its position; where there are many, sorted into
-    lists. packed: (pictures, FEATURES, 34) uint8."""
+    lists. packed: (pictures, FEATURES, PACKED) uint8."""
     voting = packed[:, :VOTING]
     there = voting[:, :, 0] > 0
-    descriptions = np.ascontiguousarray(voting[there][:, 2:])
+    descriptions = np.ascontiguousarray(voting[there][:, 4:])
     owners = np.repeat(np.arange(len(packed)), there.sum(axis=1)).astype(np.int64)
     bits = 8 * DESCRIPTION
     threads = faiss.omp_get_max_threads()

@@ -15,7 +15,7 @@ from service import images
 from service.encoder import Encoder
 from service.errors import BadQuery
 from service.index import EF_SEARCH, EXACT_BELOW, Index, build
-from service.recognition import DESCRIPTION, FEATURES, Gallery, find, sorted_descriptions
+from service.recognition import FEATURES, PACKED, Gallery, find, sorted_descriptions
 from service.release import DENSITY, DESCRIPTIONS, LANDMARKS, PICTURE_ROWS
 from training import familiarity, recognition
 from training.augment import augment, strangers
@@ -35,7 +35,7 @@ EF_SEARCHES = tuple(round(16 * 1.2**step) for step in range(25))  # 16 to 1,272
 @dataclass(frozen=True, slots=True)
 class Embedded:
     """Every picture of a catalogue. rows: (m,) the item of each, ascending; vectors: (m, dim) float32, unit length;
-    landmarks: (m, FEATURES, 34) uint8 as `Landmarks.packed`."""
+    landmarks: (m, FEATURES, PACKED) uint8 as `Landmarks.packed`."""
 
     rows: np.ndarray
     vectors: np.ndarray
@@ -64,7 +64,7 @@ def embed_catalogue(catalogue: Catalogue, encoder: Encoder) -> Embedded:
     pictures = catalogue.pictures()
     batches = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
     rows: list[int] = []
-    vectors, landmarks = [np.empty((0, encoder.dim), np.float32)], [np.empty((0, FEATURES, 2 + DESCRIPTION), np.uint8)]
+    vectors, landmarks = [np.empty((0, encoder.dim), np.float32)], [np.empty((0, FEATURES, PACKED), np.uint8)]
 
     def decode(batch: list[tuple[int, str]]) -> tuple[list[int], list[np.ndarray], list[np.ndarray]]:
         found: list[int] = []

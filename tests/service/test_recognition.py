@@ -36,6 +36,15 @@ def test_landmarks_of_a_turned_darker_cut_picture_lie_as_they_do_in_the_picture(
     assert agreement(find(pixels(garment(2))), own) < 10
 
 
+def test_the_same_thing_in_another_colour_is_another_thing() -> None:
+    """The corners of a teal and of a red hat of one shape lie alike; their tints do not."""
+    teal, red = (
+        find(pixels(garment(7, colour=colour, pattern="plain", background="studio"))) for colour in ("teal", "red")
+    )
+    assert agreement(teal, teal) > 100
+    assert agreement(teal, red) < 0.5 * agreement(teal, teal)
+
+
 def test_a_mirrored_photo_is_recognised_by_its_mirror_image() -> None:
     """Corners of a mirrored photo have no like; those of its mirror image have."""
     own = pixels(garment(3))
@@ -51,6 +60,7 @@ def test_landmarks_come_back_as_they_were_kept() -> None:
     kept = Landmarks.unpacked(rich.packed())
     assert np.array_equal(kept.descriptions, rich.descriptions)
     assert np.abs(kept.points - rich.points).max() <= 0.5
+    assert np.abs(kept.tints - rich.tints).max() <= 0.5 / 255 + 1e-6
     assert agreement(flat, rich) == agreement(rich, flat) == 0
 
 
