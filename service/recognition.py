@@ -1,9 +1,10 @@
 """Whether a photo shows an item of the catalogue itself: small features that lie in both pictures alike.
 
 The encoder says what looks alike, and two shirts of one kind are as near to each other as two photos of one shirt.
-Landmarks tell them apart: corners with a binary description each (ORB; Rublee et al., 2011) and a tint. Where many corners of a
-photo have their like in a picture, all moved, turned and scaled in one and the same way, both show the same thing.
-Which pictures are worth that comparison is voted by the corners: each for the pictures that have one described alike.
+Landmarks tell them apart: corners with a binary description each (ORB; Rublee et al., 2011) and a tint. Where many
+corners of a photo have their like in a picture, all moved, turned and scaled in one and the same way, both show the same
+thing. Which pictures are worth that comparison is voted by the corners: each for the pictures that have one described
+alike.
 """
 
 import math
@@ -41,8 +42,8 @@ _NOTHING = np.empty((0, 2), np.float32), np.empty((0, 2), np.float32), np.empty(
 
 @dataclass(frozen=True, slots=True)
 class Landmarks:
-    """Of one picture. points: (n, 2) float32, x and y in pixels; tints: (n, 2) float32, the shares of red and blue, 0 to
-    1; descriptions: (n, 32) uint8."""
+    """Of one picture. points: (n, 2) float32, x and y in pixels; tints: (n, 2) float32, the shares of red and of blue,
+    0 to 1; descriptions: (n, 32) uint8."""
 
     points: np.ndarray
     tints: np.ndarray
@@ -102,11 +103,9 @@ def agreement(photo: Landmarks, picture: Landmarks) -> int:
         return 0
     scale, turned = float(np.hypot(moved[0, 0], moved[1, 0])), float(np.arctan2(moved[1, 0], moved[0, 0]))
     tinted = np.abs(photo.tints[sure] - picture.tints[likes[sure, 0]]).max(axis=1) <= TINT
-    return (
-        int((agree.ravel().astype(bool) & tinted).sum())
-        if SCALES[0] < scale < SCALES[1] and abs(turned) < MOST_TURNED
-        else 0
-    )
+    if not SCALES[0] < scale < SCALES[1] or abs(turned) >= MOST_TURNED:
+        return 0
+    return int((agree.ravel().astype(bool) & tinted).sum())
 
 
 class Gallery:
@@ -220,8 +219,9 @@ class Recogniser:
         """The item that a photo shows, or None. pixels: (side, side, 3) uint8, as the encoder sees it."""
         for look in (find, mirrored):
             photo = look(pixels)
-            for position in self._gallery.likely(photo):
-                confidence = self._certainty.of(agreement(photo, self._gallery.picture(position)))
-                if confidence >= self._certainty.at:
-                    return Match(int(self._rows[position]), confidence)
+            agreed = [(agreement(photo, self._gallery.picture(at)), at) for at in self._gallery.likely(photo)]
+            # of the same number that with most votes
+            corners, position = max(agreed, key=lambda each: each[0], default=(0, 0))
+            if corners and (confidence := self._certainty.of(corners)) >= self._certainty.at:
+                return Match(int(self._rows[position]), confidence)
         return None
