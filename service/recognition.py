@@ -2,8 +2,8 @@
 
 The encoder says what looks alike, and two shirts of one kind are as near to each other as two photos of one shirt.
 Landmarks tell them apart: corners with a binary description each (ORB; Rublee et al., 2011) and a tint. Where many
-corners of a photo have their like in a picture, all moved, turned and scaled in one and the same way, both show the same
-thing. Which pictures are worth that comparison is voted by the corners: each for the pictures that have one described
+corners of a photo have their like in a picture, all moved, turned and scaled in one and the same way, both show the
+same thing. Which pictures are worth that comparison is voted by the corners: each for those that have one described
 alike.
 """
 
