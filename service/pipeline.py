@@ -12,12 +12,12 @@ from service import images
 from service.answers import Item, Recommendation
 from service.encoder import SAME, Candidate, Encoder, available_cpus
 from service.errors import BadQuery, NotFound, ReleaseMismatch, shown
-from service.items import GROUP
 from service.profiles import Profile, describe
-from service.queries import COMPLEMENTS, Event, Query, SimilarQuery
+from service.queries import COMPLEMENTS, SIMILAR, Event, Query, SimilarQuery
 from service.ranker import DEFAULT_USER_KEY, DISMISS, Objective, Shopper, diversify, hash_user, key_check, last_words
 from service.recognition import Match
 from service.release import Release
+from service.retrieval import POOL, VOTERS, Asked, Candidates, Near, Retrieval
 from service.terms import (
     PRICE,
     Sources,
@@ -25,18 +25,11 @@ from service.terms import (
     best,
     blend,
     log_price,
-    own_vector,
     scaled_popularity,
     term_values,
-    vote,
 )
 
-POOL = 500  # candidates from each source, before they are ranked
-VARIANTS = 4  # times as many where an answer shows one of several
-VOTERS = 10  # neighbours that vote on the category of a picture, in the reply
-KIND_VOTERS = 25  # ... and for the term `kind`
 GOLDEN_OVERLAP = 0.9
-_NOTHING = np.empty(0, np.int64)
 # (queries, vectors of their pictures, answers)
 Listener = Callable[[Sequence[Query], Sequence[np.ndarray | None], Sequence[Recommendation]], None]
 
@@ -48,42 +41,6 @@ class _Look:
 
     vector: np.ndarray
     pixels: np.ndarray | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A query, the vector of its picture, who asks, as far as they are known, and the item that the picture shows."""
-
-    query: Query
-    vector: np.ndarray | None
-    shopper: Shopper | None
-    match: Match | None = None
-
-    @property
-    def tier(self) -> str:
-        """What the answer rests on."""
-        if self.query.relation == COMPLEMENTS:
-            return COMPLEMENTS
-        if self.vector is not None:
-            return "ranked" if self.shopper else "visual"
-        return "taste" if self.shopper else "popular"
-
-
-@dataclass(frozen=True, slots=True)
-class _Near:
-    """Items near a picture, nearest first: (n,) each."""
-
-    rows: np.ndarray
-    cosines: np.ndarray
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidates:
-    """What is worth ranking for a query, and the items nearest to its picture, whatever was asked to be left out."""
-
-    rows: np.ndarray
-    near: _Near | None
-    together: np.ndarray | None = None  # of complements: (n,) float32 beside the rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +77,7 @@ class Recommender:
         )
         if encoder is None and release.encoders:
             encoder = Candidate("onnxruntime", precision, release.encoders[precision]).open(threads=available_cpus())
-        self._groups, self._same = items.groups(), items.same()
+        self._retrieval = Retrieval(release, self.sources)
         self.encoder = encoder
         self.precision = precision
         self.max_pixels = max_pixels
@@ -139,7 +96,7 @@ class Recommender:
     ) -> list[Recommendation]:
         """Answer each query, in order. vectors: of the queries' pictures, (dim,) each, where they are known already."""
         for query in queries:
-            self._require_known(query)
+            self._retrieval.require_known(query)
         if vectors is None:
             looks = self._look(queries)
             vectors = [None if look is None else look.vector for look in looks]
@@ -147,24 +104,13 @@ class Recommender:
             looks = [None if vector is None else _Look(vector) for vector in vectors]
         shoppers = [self._know(query) for query in queries]
         asked = [
-            _Asked(query, self._of_item(query) if vector is None else vector, shopper)
+            Asked(query, self._retrieval.vector_of_item(query) if vector is None else vector, shopper)
             for query, vector, shopper in zip(queries, vectors, shoppers, strict=True)
         ]
         with self._timed("search"):
-            found = [self._candidates(each) for each in asked]
-        with self._timed("match"):
-            for at, (look, worth) in enumerate(zip(looks, found, strict=True)):
-                if look is not None and worth.near is not None:
-                    asked[at] = replace(asked[at], match=self._match(look, queries[at]))
-                if asked[at].tier == COMPLEMENTS:
-                    found[at] = self._complements(asked[at], worth)
-        with self._timed("search"):
-            for at, worth in enumerate(found):
-                # what is near a photo of something else says nothing: who asks is answered as if it had not been sent
-                strange = looks[at] is not None and worth.near is not None and not self._in_catalogue(worth.near)
-                if strange and asked[at].match is None and asked[at].tier != COMPLEMENTS:
-                    asked[at] = replace(asked[at], vector=None)
-                    found[at] = replace(self._candidates(asked[at]), near=worth.near)
+            found = [self._retrieval.candidates(each) for each in asked]
+        for at, look in enumerate(looks):
+            asked[at], found[at] = self._settle(asked[at], found[at], look)
         with self._timed("rank"):
             ranked = self._rank(asked, found)
         number = self.release.number
@@ -184,10 +130,20 @@ class Recommender:
             self.listener(queries, vectors, answers)
         return answers
 
+    def _settle(self, asked: Asked, found: Candidates, look: _Look | None) -> tuple[Asked, Candidates]:
+        """What is asked once the photo was looked at: whether it shows an item, or nothing of this catalogue."""
+        if look is not None and found.near is not None:
+            asked = replace(asked, match=self._match(look, asked.query))
+            if asked.match is None and not self._retrieval.in_catalogue(found.near):
+                # what is near a photo of something else says nothing: it is answered as if it had not been sent
+                asked = replace(asked, vector=None, query=replace(asked.query, relation=SIMILAR))
+                return asked, replace(self._retrieval.candidates(asked), near=found.near)
+        return asked, self._retrieval.complements(asked, found) if asked.tier == COMPLEMENTS else found
+
     def similar(self, queries: Sequence[SimilarQuery]) -> list[Recommendation]:
         """Items that look like a picture or an item, nearest first."""
         for query in queries:
-            self._require_known(query)
+            self._retrieval.require_known(query)
         looks = self._look(queries)
         return [self._lookalikes(query, look) for query, look in zip(queries, looks, strict=True)]
 
@@ -287,7 +243,8 @@ class Recommender:
         if self.release.recogniser is None or query.image is None:
             return None
         pixels = self._decode([query.image], [query.box])[0] if look.pixels is None else look.pixels
-        return self.release.recogniser.match(pixels)
+        with self._timed("match"):
+            return self.release.recogniser.match(pixels)
 
     def _matched(self, match: Match | None) -> dict[str, Any] | None:
         """As an answer says it."""
@@ -351,122 +308,13 @@ class Recommender:
         photos = np.array(vectors, dtype=np.float32)
         return photos / np.linalg.norm(photos, axis=1, keepdims=True)
 
-    def _candidates(self, asked: "_Asked") -> "_Candidates":
-        """Rows worth ranking: the picture's neighbours, the shopper's taste, and what is popular if they are few."""
-        k, vector, shopper = asked.query.k, asked.vector, asked.shopper
-        allowed = self._allowed(asked)
-        pool = self._pool(asked.query)
-        found = []
-        voters = None
-        if vector is not None:
-            near = self._nearest(vector, pool, allowed)
-            found.append(near.rows)
-            voters = near if allowed is None else self._nearest(vector, KIND_VOTERS)
-        if shopper is not None and self.release.ranker is not None:
-            found.append(self.release.ranker.top(shopper, k=pool, allowed=allowed))
-        if shopper is not None and vector is None and self.release.index is not None:
-            own = own_vector(self.release.index, shopper)
-            if own.any():
-                found.append(self._nearest(own, pool, allowed).rows)
-        # in the order of rows, so that equal scores are answered in it as well
-        rows = np.sort(found[0]) if len(found) == 1 else np.unique(np.concatenate([_NOTHING, *found]))
-        if len(rows) < k:
-            popular = self.release.items.by_popularity
-            rows = np.union1d(rows, (popular if allowed is None else popular[allowed[popular]])[:pool])
-        return _Candidates(rows, voters)
-
-    def _allowed(self, asked: "_Asked") -> np.ndarray | None:
-        """(items,) bool: what may be an answer; None: all."""
-        query, shopper = asked.query, asked.shopper
-        allowed = self.release.items.mask(query.filter)
-        leave = [] if query.item_id is None else [np.array([self.release.items.row(query.item_id)])]
-        if shopper is not None and query.exclude_seen:
-            leave.append(shopper.seen)
-        if leave:
-            allowed = np.ones(len(self.release.items), bool) if allowed is None else allowed.copy()
-            for rows in leave:
-                allowed[rows] = False
-        return allowed
-
-    def _pool(self, query: Query | SimilarQuery) -> int:
-        """How many candidates of each source: more where many of them are to be one item of the answer."""
-        pool = max(POOL, 2 * query.k)
-        return pool if self._groups is None and not query.distinct else VARIANTS * pool
-
-    def _require_known(self, query: Query | SimilarQuery) -> None:
-        """Raises BadQuery, NotFound where a query asks for what this release cannot tell."""
-        number = self.release.number
-        if query.item_id is not None:
-            self.release.items.row(query.item_id)
-        if query.per_group is not None and self._groups is None:
-            raise BadQuery(
-                f"release {number} has no column `{GROUP}` that says which items are variants of one product: leave "
-                "`per_group` out",
-                field="per_group",
-            )
-        if query.distinct and self._same is None:
-            raise BadQuery(
-                f"release {number} was trained before near-duplicates were looked for, or has no pictures: leave "
-                "`distinct` out, or train it anew",
-                field="distinct",
-            )
-        ranker = self.release.ranker
-        complements = isinstance(query, Query) and query.relation == COMPLEMENTS
-        if complements and (ranker is None or ranker.together is None):
-            raise BadQuery(
-                f"release {number} does not know what is bought together: it was made without interactions, or before "
-                "`relation`",
-                field="relation",
-            )
-
-    def _of_item(self, query: Query) -> np.ndarray | None:
-        """The vector of the item that a query names, or None. Raises BadQuery where it is needed and there is none."""
-        if query.item_id is None:
-            return None
-        row, index = self.release.items.row(query.item_id), self.release.index
-        if index is not None and index.pictured[row]:
-            vector: np.ndarray = index.vectors(np.array([row]))[0]
-            return vector
-        if query.relation == COMPLEMENTS:
-            return None
-        raise BadQuery(f"item {query.item_id!r} has no picture to compare", field="item_id")
-
-    def _complements(self, asked: "_Asked", worth: "_Candidates") -> "_Candidates":
-        """What goes with the item that is asked about or that the photo shows; where that was never touched with
-        another, with what looks like it."""
-        ranker, kinds = self.release.ranker, self.sources.kinds
-        assert ranker is not None
-        assert ranker.together is not None
-        named = None if asked.query.item_id is None else self.release.items.row(asked.query.item_id)
-        about = asked.match.row if asked.match is not None else named
-        rows, shares = np.array([] if about is None else [about], np.int64), np.ones(1)
-        if not (len(rows) and len(ranker.together.of(int(rows[0]))[0])) and worth.near is not None:
-            rows = np.concatenate([rows, worth.near.rows[:VOTERS]])
-            shares = np.concatenate([np.ones(len(rows) - len(worth.near.rows[:VOTERS])), worth.near.cosines[:VOTERS]])
-        weights = ranker.together.total(rows, np.maximum(shares[: len(rows)], 0))
-        weights[rows] = 0
-        if kinds is not None and len(rows):
-            own = kinds[rows[0]] if about is not None else int(self._vote(worth.near).argmax()) if worth.near else 0
-            weights[(kinds == own) & (own > 0)] = 0
-        allowed = self._allowed(asked)
-        if allowed is not None:
-            weights[~allowed] = 0
-        found = np.flatnonzero(weights > 0)
-        return _Candidates(found, worth.near, weights[found].astype(np.float32))
-
-    def _nearest(self, vector: np.ndarray, k: int, allowed: np.ndarray | None = None) -> "_Near":
-        assert self.release.index is not None
-        rows, cosines = self.release.index.search(vector[None], k=k, allowed=allowed)
-        found = rows[0] >= 0
-        return _Near(rows[0][found], cosines[0][found])
-
-    def _rank(self, asked: Sequence["_Asked"], found: Sequence["_Candidates"]) -> list[list[Item]]:
+    def _rank(self, asked: Sequence[Asked], found: Sequence[Candidates]) -> list[list[Item]]:
         """The k best of each query's candidates, described, with the parts of their scores and the reasons; before
         them the item that the picture shows."""
-        rows = [self._with_match(*each) for each in zip(asked, found, strict=True)]
+        rows = [self._retrieval.with_match(*each) for each in zip(asked, found, strict=True)]
         shoppers = [each.shopper for each in asked]
         votes = [
-            None if each.vector is None or worth.near is None else self._vote(worth.near)
+            None if each.vector is None or worth.near is None else self._retrieval.vote(worth.near)
             for each, worth in zip(asked, found, strict=True)
         ]
         weights = [self._weights(each) for each in asked]
@@ -491,17 +339,8 @@ class Recommender:
             for each, pasts in zip(chosen, reasons, strict=True)
         ]  # fmt: skip
 
-    def _with_match(self, asked: "_Asked", found: "_Candidates") -> np.ndarray:
-        """The candidates with the item that the picture shows, unless the filter forbids it."""
-        if asked.match is None or asked.tier == COMPLEMENTS:
-            return found.rows
-        allowed = self.release.items.mask(asked.query.filter)
-        if allowed is not None and not allowed[asked.match.row]:
-            return found.rows
-        return np.union1d(found.rows, [asked.match.row])
-
     def _best(
-        self, asked: "_Asked", rows: np.ndarray, values: Mapping[str, np.ndarray], weights: Mapping[str, float]
+        self, asked: Asked, rows: np.ndarray, values: Mapping[str, np.ndarray], weights: Mapping[str, float]
     ) -> "_Chosen":
         query = asked.query
         names, parts = blend(values, weights)
@@ -510,7 +349,9 @@ class Recommender:
         if asked.match is not None:  # it comes first, whatever the weights say
             ranked = np.where(rows == asked.match.row, np.float32(np.inf), scores)
         wanted = max(POOL, 2 * query.k) if query.diversity > 0 else query.k
-        order = self._collapsed(rows, best(ranked, len(rows) if self._collapses(query) else wanted), query)[:wanted]
+        order = self._retrieval.collapsed(
+            rows, best(ranked, len(rows) if self._retrieval.collapses(query) else wanted), query
+        )[:wanted]
         if query.diversity > 0 and len(order):
             vectors = self.likeness_vectors(rows[order])
             worth = scores[order]
@@ -519,20 +360,7 @@ class Recommender:
             order = order[diversify(worth, vectors, k=query.k, diversity=query.diversity)]
         return _Chosen(rows[order], scores[order], names, parts[order])
 
-    def _collapses(self, query: Query | SimilarQuery) -> bool:
-        return self._groups is not None or query.distinct
-
-    def _collapsed(self, rows: np.ndarray, order: np.ndarray, query: Query | SimilarQuery) -> np.ndarray:
-        """Positions among rows, best first, without variants of one product beyond `per_group`, and without a second
-        of nearly the same picture where `distinct` is asked. The item that is asked about is one of its product."""
-        named = None if query.item_id is None else self.release.items.row(query.item_id)
-        if self._groups is not None:
-            order = _at_most(self._groups, rows, order, query.per_group or 1, named)
-        if query.distinct and self._same is not None:
-            order = _at_most(self._same, rows, order, 1, named)
-        return order
-
-    def _weights(self, asked: "_Asked") -> Mapping[str, float]:
+    def _weights(self, asked: Asked) -> Mapping[str, float]:
         """Of the terms. Raises BadQuery where a release that learned no trade is told how to make it."""
         blend, wanted = self.release.blend, asked.query.personalization
         if asked.tier == COMPLEMENTS:
@@ -546,10 +374,6 @@ class Recommender:
             )
         return blend.trade.weights(wanted)
 
-    def _vote(self, near: "_Near") -> np.ndarray:
-        assert self.sources.kinds is not None
-        return vote(self.sources.kinds, near.rows[:KIND_VOTERS], near.cosines[:KIND_VOTERS])
-
     def _lookalikes(self, query: SimilarQuery, look: _Look | None) -> Recommendation:
         items, index = self.release.items, self.release.index
         allowed = items.mask(query.filter)
@@ -557,7 +381,7 @@ class Recommender:
             raise BadQuery("this release was made from a catalogue without pictures: nothing looks alike")
         described, match = None, None
         if look is not None:
-            vector, near = look.vector, self._nearest(look.vector, VOTERS)
+            vector, near = look.vector, self._retrieval.nearest(look.vector, VOTERS)
             match = self._match(look, query)
             described = self._describe(look, near, known=match is not None)
         else:
@@ -568,11 +392,13 @@ class Recommender:
             allowed = np.ones(len(items), bool) if allowed is None else allowed.copy()
             allowed[row] = False
         with self._timed("search"):
-            near = self._nearest(vector, self._pool(query) if self._collapses(query) else query.k, allowed)
+            near = self._retrieval.nearest(
+                vector, self._retrieval.pool(query) if self._retrieval.collapses(query) else query.k, allowed
+            )
         rows = near.rows
         if match is not None and (allowed is None or allowed[match.row]):
             rows = np.concatenate([[match.row], rows[rows != match.row]])
-        rows = rows[self._collapsed(rows, np.arange(len(rows)), query)][: query.k]
+        rows = rows[self._retrieval.collapsed(rows, np.arange(len(rows)), query)][: query.k]
         cosines = index.cosines(vector[None], rows)[0].tolist()
         found = [
             Item(score=cosine, terms={"likeness": cosine}, because=[], **items.describe(row))
@@ -582,7 +408,7 @@ class Recommender:
         return Recommendation(self.release.number, "visual", found, described, degraded, match=self._matched(match))
 
     def _describe(
-        self, look: _Look | None, near: "_Near | None", *, known: bool, remember: bool = False
+        self, look: _Look | None, near: Near | None, *, known: bool, remember: bool = False
     ) -> dict[str, Any] | None:
         """What a picture seems to be: the category that its neighbours vote for, and whether it belongs here at all.
 
@@ -601,7 +427,7 @@ class Recommender:
         described: dict[str, Any] = {
             "category": first,
             "confidence": votes[first] / total if first is not None and total else 0.0,
-            "in_catalogue": known or self._in_catalogue(near),
+            "in_catalogue": known or self._retrieval.in_catalogue(near),
         }
         if remember:  # the photo itself is not kept: who sends this event along next time is known by its vector
             assert self.release.manifest.encoder is not None, "it made the vector"
@@ -610,31 +436,8 @@ class Recommender:
             described["event"] = {"event": "view", "vector": kept, "encoder": encoder}
         return described
 
-    def _in_catalogue(self, near: "_Near") -> bool:
-        """Whether what is near a picture is near enough for it to show something of this kind of catalogue."""
-        index, familiarity = self.release.manifest.index, self.release.familiarity
-        if familiarity is not None:
-            return familiarity.known(near.rows, near.cosines, self.sources.kinds)
-        # a release made before several signs were weighed
-        return index is None or bool(near.cosines.max(initial=-1) >= index["in_catalogue_at"])
-
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
         self._observe(stage, time.perf_counter() - started)
-
-
-def _at_most(numbers: np.ndarray, rows: np.ndarray, order: np.ndarray, most: int, named: int | None) -> np.ndarray:
-    """The positions in `order`, best first, but for those whose number `most` before them have; 0 counts as none.
-
-    numbers: (items,); rows: (n,) items; named: an item that counts as the very first."""
-    own = numbers[rows[order]]
-    if named is not None:
-        own = np.concatenate([[numbers[named]], own])
-    by = np.argsort(own, kind="stable")
-    starts = np.flatnonzero(np.diff(own[by], prepend=-1))
-    place = np.empty(len(own), np.int64)
-    place[by] = np.arange(len(own)) - np.repeat(starts, np.diff(np.append(starts, len(own))))
-    kept = (own == 0) | (place < most)
-    return order[kept if named is None else kept[1:]]

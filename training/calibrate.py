@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.pipeline import KIND_VOTERS, Recommender
+from service.pipeline import Recommender
 from service.ranker import Blend, Shopper, Trade
+from service.retrieval import KIND_VOTERS
 from service.terms import BASE, blend, term_values, vote
 
 QUESTIONS, ITEMS = 200, 1000  # of each tier, and items drawn for each

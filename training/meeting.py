@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.pipeline import KIND_VOTERS, POOL
 from service.ranker import Shopper, Trade
+from service.retrieval import KIND_VOTERS, POOL
 from service.terms import blend, term_values, vote
 from training import measures
 from training.calibrate import brief

@@ -33,14 +33,14 @@ CODE = {
         "training.ranker", "training.tune", "training.factorize", "training.sides", "training.lessons",
         "training.blend", "training.meeting", "training.measures", "training.calibrate", "training.segments",
         "training.neighbours",
-        "service.pipeline", "service.ranker", "service.terms", "service.features",
+        "service.pipeline", "service.retrieval", "service.ranker", "service.terms", "service.features",
     ),
     "int8": ("training.precisions", "service.engines", "service.images", "service.picture_file"),
     "fp16": ("training.precisions",),
     "package": (
         "training.package", "training.calibrate", "training.precisions", "training.evaluate", "training.encounters",
         "training.retrieval", "training.ranking", "training.measures", "training.baselines", "training.report",
-        "training.split", "service.release", "service.items", "service.pipeline", "service.terms",
+        "training.split", "service.release", "service.items", "service.pipeline", "service.retrieval", "service.terms",
     ),
 }  # fmt: skip
 
