@@ -37,10 +37,11 @@ Listener = Callable[[Sequence[Query], Sequence[np.ndarray | None], Sequence[Reco
 @dataclass(frozen=True, slots=True)
 class _Look:
     """A picture, as far as it was looked at. vector: (dim,); pixels: as the encoder saw it, None where the vector was
-    known without them."""
+    known without them; match: the item that it shows, as an answer said it, where that was known as well."""
 
     vector: np.ndarray
     pixels: np.ndarray | None = None
+    match: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +93,22 @@ class Recommender:
             )
 
     def recommend(
-        self, queries: Sequence[Query], *, vectors: Sequence[np.ndarray | None] | None = None
-    ) -> list[Recommendation]:
-        """Answer each query, in order. vectors: of the queries' pictures, (dim,) each, where they are known already."""
+        self, queries: Sequence[Query], *, vectors: Sequence[np.ndarray | None] | None = None,
+        matches: Sequence[Mapping[str, Any] | None] | None = None,
+    ) -> list[Recommendation]:  # fmt: skip
+        """Answer each query, in order. vectors: of the queries' pictures, (dim,) each, where they are known already;
+        matches: the items that these show, as answers say it."""
         for query in queries:
             self._retrieval.require_known(query)
         if vectors is None:
             looks = self._look(queries)
             vectors = [None if look is None else look.vector for look in looks]
         else:
-            looks = [None if vector is None else _Look(vector) for vector in vectors]
+            shown = matches or [None] * len(queries)
+            looks = [
+                None if vector is None else _Look(vector, None, match)
+                for vector, match in zip(vectors, shown, strict=True)
+            ]
         shoppers = [self._know(query) for query in queries]
         asked = [
             Asked(query, self._retrieval.vector_of_item(query) if vector is None else vector, shopper)
@@ -133,7 +140,7 @@ class Recommender:
     def _settle(self, asked: Asked, found: Candidates, look: _Look | None) -> tuple[Asked, Candidates]:
         """What is asked once the photo was looked at: whether it shows an item, or nothing of this catalogue."""
         if look is not None and found.near is not None:
-            asked = replace(asked, match=self._match(look, asked.query))
+            asked = replace(asked, match=self._match(look))
             if asked.match is None and not self._retrieval.in_catalogue(found.near):
                 # what is near a photo of something else says nothing: it is answered as if it had not been sent
                 asked = replace(asked, vector=None, query=replace(asked.query, relation=SIMILAR))
@@ -238,13 +245,15 @@ class Recommender:
             ]
             return decoded[0][None] if len(decoded) == 1 else np.stack(decoded)
 
-    def _match(self, look: _Look, query: Query | SimilarQuery) -> Match | None:
+    def _match(self, look: _Look) -> Match | None:
         """The item that a picture shows, where the release can tell."""
-        if self.release.recogniser is None or query.image is None:
+        if look.pixels is None:
+            row = None if look.match is None else self.release.items.find(look.match["item_id"])
+            return None if row is None or look.match is None else Match(row, look.match["confidence"])
+        if self.release.recogniser is None:
             return None
-        pixels = self._decode([query.image], [query.box])[0] if look.pixels is None else look.pixels
         with self._timed("match"):
-            return self.release.recogniser.match(pixels)
+            return self.release.recogniser.match(look.pixels)
 
     def _matched(self, match: Match | None) -> dict[str, Any] | None:
         """As an answer says it."""
@@ -365,6 +374,10 @@ class Recommender:
         blend, wanted = self.release.blend, asked.query.personalization
         if asked.tier == COMPLEMENTS:
             return {"together": 1.0}
+        shopper = asked.shopper
+        if asked.tier == "taste" and shopper is not None and not len(shopper.history) and shopper.photos is not None:
+            # photos are all that is known: they count as one that is sent does
+            return {**blend.tiers["taste"], "own_likeness": blend.tiers["visual"].get("likeness", 1.0)}
         if wanted is None or asked.tier != "ranked":
             return blend.tiers[asked.tier]
         if blend.trade is None:
@@ -382,7 +395,7 @@ class Recommender:
         described, match = None, None
         if look is not None:
             vector, near = look.vector, self._retrieval.nearest(look.vector, VOTERS)
-            match = self._match(look, query)
+            match = self._match(look)
             described = self._describe(look, near, known=match is not None)
         else:
             row = items.row(query.item_id or "")

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,11 +75,14 @@ class ShadowProcess:
         """Of the process."""
         return self._process.pid
 
-    def compare(self, query: Query, vector: np.ndarray | None, items: Sequence[str]) -> Comparison:
-        """Ask the candidate. vector: of the query's picture; items: what production answered.
+    def compare(
+        self, query: Query, vector: np.ndarray | None, items: Sequence[str], match: Mapping[str, Any] | None
+    ) -> Comparison:
+        """Ask the candidate. vector: of the query's picture; items: what production answered; match: the item that the
+        picture shows, as production said it.
 
         Raises RuntimeError where the candidate fails, EOFError where the process has ended."""
-        told = asdict(query) | {"image": None, "items": list(items)}
+        told = asdict(query) | {"image": None, "items": list(items), "match": match}
         sent = query.image or b""
         if self.same_encoder and vector is not None:
             told["kind"], sent = "vector", np.asarray(vector, np.float32).tobytes()
@@ -128,7 +131,7 @@ class _Shadow:
 
     def compare(self, told: dict[str, Any], sent: bytes) -> Comparison:
         """One query on the candidate, every few on both."""
-        items = told.pop("items")
+        items, match = told.pop("items"), told.pop("match")
         vector = np.frombuffer(sent, np.float32) if told.pop("kind", None) == "vector" else None
         told["image"] = sent if sent and vector is None else None
         told["events"] = tuple(Event(**event) for event in told["events"])
@@ -137,9 +140,9 @@ class _Shadow:
         self._asked += 1
         timed = self._asked % TIMED_EVERY == 0
         # who comes first has the colder caches: they take turns
-        theirs = _ask(self.production, query, vector)[1] if timed and self._asked % (2 * TIMED_EVERY) else 0.0
-        own, seconds = _ask(self.candidate, query, vector)
-        theirs = theirs or (_ask(self.production, query, vector)[1] if timed else 0.0)
+        theirs = _ask(self.production, query, vector, match)[1] if timed and self._asked % (2 * TIMED_EVERY) else 0.0
+        own, seconds = _ask(self.candidate, query, vector, match)
+        theirs = theirs or (_ask(self.production, query, vector, match)[1] if timed else 0.0)
         for shown, those in zip(self._shown, (own, items), strict=True):
             shown.update(those)
         everything = len(self.candidate.release.items)
@@ -188,10 +191,12 @@ def rank_correlation(a: Sequence[str], b: Sequence[str]) -> float:
     return 1 - 2 * distance / most
 
 
-def _ask(recommender: Recommender, query: Query, vector: np.ndarray | None) -> tuple[list[str], float]:
+def _ask(
+    recommender: Recommender, query: Query, vector: np.ndarray | None, match: Mapping[str, Any] | None
+) -> tuple[list[str], float]:
     """The items, and the seconds."""
     began = time.perf_counter()
-    answer = recommender.recommend([query], vectors=None if vector is None else [vector])[0]
+    answer = recommender.recommend([query], vectors=None if vector is None else [vector], matches=[match])[0]
     return [item.item_id for item in answer.items], time.perf_counter() - began
 
 

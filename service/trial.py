@@ -35,6 +35,8 @@ WINDOW = 500  # latest queries that the bounds look at
 RESTARTS = 3  # of a shadow process that ended
 
 Answer = TypeVar("Answer")
+# a query, the vector of its picture, and of the answer: the items, and which of them the picture shows
+Waiting = tuple[Query, np.ndarray | None, list[str], dict[str, Any] | None]
 logger = logging.getLogger("vitrine")
 
 
@@ -106,7 +108,7 @@ class Trial:
         self._production: Serving | None = None
         self._canary: Serving | None = None
         self._window, self._changing = _Window(), threading.Lock()
-        self._asked: queue.Queue[tuple[Query, np.ndarray | None, list[str]] | None] = queue.Queue(WAITING)
+        self._asked: queue.Queue[Waiting | None] = queue.Queue(WAITING)
         self._draw = random.Random(0)
         self._shadow: ShadowProcess | None = None
         self._began = False
@@ -195,7 +197,7 @@ class Trial:
             try:
                 if query.image is not None and len(query.image) > LARGEST:
                     raise queue.Full
-                self._asked.put_nowait((query, vector, [item.item_id for item in answer.items]))
+                self._asked.put_nowait((query, vector, [item.item_id for item in answer.items], answer.match))
             except queue.Full:
                 self._told.shadow_was("left_out", None)
 

@@ -118,6 +118,8 @@ def test_the_openapi_document_lists_every_route(server: httpx.Client) -> None:
     fields = document["components"]["schemas"]["RecommendBody"]["properties"]
     assert set(fields) == {
         "image",
+        "item_id",
+        "relation",
         "user_id",
         "events",
         "k",
@@ -125,6 +127,8 @@ def test_the_openapi_document_lists_every_route(server: httpx.Client) -> None:
         "exclude_seen",
         "diversity",
         "personalization",
+        "per_group",
+        "distinct",
         "box",
         "remember",
     }

@@ -22,7 +22,7 @@ from tests.processes import Service, serve, wait_until
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 CALLER = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
-STAGES = ["decode", "encode", "rank", "search", "wait"]
+STAGES = ["decode", "encode", "match", "rank", "search", "wait"]
 
 
 class Collector:

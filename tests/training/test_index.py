@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from service.index import Index, build
-from training.index import build_index, probes, tune_search
+from service.recognition import FEATURES, PACKED
+from training.index import Embedded, Views, build_index, probes, tune_search
 
 
 def clustered(n: int, seed: int) -> np.ndarray:
@@ -57,7 +58,11 @@ def test_probes_lie_between_items_as_far_from_them_as_they_are_from_each_other(v
 def test_what_the_manifest_says_of_the_index(vectors: np.ndarray, tmp_path: Path, exact_below: int) -> None:
     """The recall, and under a graph what was asked and how far it is searched; an exact index has nothing to choose."""
     few = vectors[:3000]
-    facts = build_index(few, (np.arange(50), few[:50]), few[50:60], tmp_path, exact_below=exact_below, recall=0.95)
+    rows, pixels = np.arange(3000), np.zeros((50, 32, 32, 3), np.uint8)
+    facts = build_index(
+        Embedded(rows, few, np.zeros((3000, FEATURES, PACKED), np.uint8)), Views(rows[:50], few[:50], pixels),
+        few[50:60], tmp_path, kinds=np.zeros(3000, np.int32), exact_below=exact_below, recall=0.95,
+    )  # fmt: skip
     assert facts["recall_at_10"] >= 0.95
     assert facts["size"] == faiss.read_index(str(tmp_path / "index.faiss")).ntotal == 3000
     assert facts["type"] == ("IndexHNSWSQ" if exact_below == 0 else "IndexFlatIP")
