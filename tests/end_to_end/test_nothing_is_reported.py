@@ -44,7 +44,7 @@ def test_every_command_is_quiet(boutique_folder: Path, tmp_path: Path) -> None:
     quick = ("--backbone", "convnet", "--weights", "none", "--epochs", "1", "--image-size", "64",
              "--last-layer-steps", "100", "--precision", "int8", "--least-overlap", "0")  # fmt: skip
     thresholds = tmp_path / "gates.toml"  # what one epoch has learned, int8 may answer otherwise
-    thresholds.write_text("least_precision_overlap = 0.0\n")
+    thresholds.write_text("[pictures]\nleast_precision_overlap = 0.0\n")
     commands: list[tuple[str | Path, ...]] = [
         ("check", catalogue),
         ("train", catalogue, "--releases", releases, *quick),
