@@ -50,7 +50,7 @@ def test_every_command_is_quiet(boutique_folder: Path, tmp_path: Path) -> None:
         ("train", catalogue, "--releases", releases, *quick),
         ("tune", catalogue, "--releases", releases, "--trials", "2"),
         ("gate", "1", "--releases", releases, "--catalogue", catalogue, "--thresholds", thresholds),
-        ("promote", "1", "--to", "production", "--reason", "first", "--releases", releases, "--force"),
+        ("promote", "1", "--to", "production", "--reason", "first", "--releases", releases, "--thresholds", thresholds),
         ("status", "--releases", releases),
         ("recommend", releases / "1", "--user", "00007"),
         ("evaluate", releases / "1", "--catalogue", catalogue, "--out", tmp_path / "evaluation"),
