@@ -358,9 +358,8 @@ class Recommender:
         if asked.match is not None:  # it comes first, whatever the weights say
             ranked = np.where(rows == asked.match.row, np.float32(np.inf), scores)
         wanted = max(POOL, 2 * query.k) if query.diversity > 0 else query.k
-        order = self._retrieval.collapsed(
-            rows, best(ranked, len(rows) if self._retrieval.collapses(query) else wanted), query
-        )[:wanted]
+        order = best(ranked, len(rows) if self._retrieval.collapses(query) else wanted)
+        order = self._retrieval.collapsed(rows, order, query)[:wanted]
         if query.diversity > 0 and len(order):
             vectors = self.likeness_vectors(rows[order])
             worth = scores[order]
@@ -389,26 +388,17 @@ class Recommender:
 
     def _lookalikes(self, query: SimilarQuery, look: _Look | None) -> Recommendation:
         items, index = self.release.items, self.release.index
-        allowed = items.mask(query.filter)
         if index is None:
             raise BadQuery("this release was made from a catalogue without pictures: nothing looks alike")
         described, match = None, None
+        vector = self._retrieval.vector_of_item(query) if look is None else look.vector
+        assert vector is not None, "there is a picture or an item"
         if look is not None:
-            vector, near = look.vector, self._retrieval.nearest(look.vector, VOTERS)
             match = self._match(look)
-            described = self._describe(look, near, known=match is not None)
-        else:
-            row = items.row(query.item_id or "")
-            vector = index.vectors(np.array([row]))[0]
-            if np.isnan(vector[0]):
-                raise BadQuery(f"item {query.item_id!r} has no picture to compare", field="item_id")
-            allowed = np.ones(len(items), bool) if allowed is None else allowed.copy()
-            allowed[row] = False
+            described = self._describe(look, self._retrieval.nearest(vector, VOTERS), known=match is not None)
+        allowed = self._retrieval.allowed(query)
         with self._timed("search"):
-            near = self._retrieval.nearest(
-                vector, self._retrieval.pool(query) if self._retrieval.collapses(query) else query.k, allowed
-            )
-        rows = near.rows
+            rows = self._retrieval.nearest(vector, self._retrieval.enough(query), allowed).rows
         if match is not None and (allowed is None or allowed[match.row]):
             rows = np.concatenate([[match.row], rows[rows != match.row]])
         rows = rows[self._retrieval.collapsed(rows, np.arange(len(rows)), query)][: query.k]

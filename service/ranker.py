@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from service.runs import places
+
 DEFAULT_USER_KEY = "vitrine"
 TIERS = ("ranked", "visual", "taste", "popular")
 FACTOR_SCALE = 0.01
@@ -112,9 +114,8 @@ class Neighbours:
 
     def total(self, rows: np.ndarray, shares: np.ndarray) -> np.ndarray:
         """The weights of all items beside these, each of which counts its share: (items,) float64."""
-        starts, lengths = self.indptr[rows], self.indptr[rows + 1] - self.indptr[rows]
-        within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        at = np.repeat(starts, lengths) + within
+        lengths = self.indptr[rows + 1] - self.indptr[rows]
+        at = places(self.indptr[rows], lengths)
         weights = self.weights[at] * np.repeat(shares, lengths)
         return np.bincount(self.items[at], weights, minlength=len(self.indptr) - 1)
 

@@ -17,6 +17,8 @@ import cv2
 import faiss
 import numpy as np
 
+from service.index import one_thread
+
 CANDIDATES = 3  # pictures that a photo is held against, those with the most votes
 VOTING = 64  # landmarks of each picture that can be voted for
 VOTERS = 100  # landmarks of a photo that vote
@@ -136,8 +138,8 @@ class Gallery:
         """The positions of the pictures that most of a photo's landmarks vote for, most votes first."""
         if not len(photo.points) or not self._descriptions.ntotal:
             return []
-        faiss.omp_set_num_threads(1)  # of this thread: a few milliseconds' work is not worth waking others
-        distances, positions = self._descriptions.search(photo.descriptions[:VOTERS], BALLOTS)
+        with one_thread():  # a millisecond's work is not worth waking others
+            distances, positions = self._descriptions.search(photo.descriptions[:VOTERS], BALLOTS)
         alike = (positions >= 0) & (distances < FAR)
         found, voted = np.unique(positions[alike], return_inverse=True)
         votes = np.bincount(voted, 1 - distances[alike] / FAR)
@@ -154,18 +156,17 @@ def sorted_descriptions(packed: np.ndarray) -> faiss.IndexBinary:
     descriptions = np.ascontiguousarray(voting[there][:, 4:])
     owners = np.repeat(np.arange(len(packed)), there.sum(axis=1)).astype(np.int64)
     bits = 8 * DESCRIPTION
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # the middles of the lists depend on the order in which threads come
     if len(descriptions) < EXACT_BELOW:
         index = faiss.IndexBinaryIDMap2(_kept(faiss.IndexBinaryFlat(bits)))
     else:
         lists = 2 ** round(math.log2(len(descriptions)) / 2)
         index = faiss.IndexBinaryIVF(_kept(faiss.IndexBinaryFlat(bits)), bits, lists)
         index.nprobe = PROBES
-        index.train(descriptions[:: max(1, len(descriptions) // (PER_LIST * lists))])
+        with one_thread():  # the middles of the lists depend on the order in which threads come
+            index.train(descriptions[:: max(1, len(descriptions) // (PER_LIST * lists))])
     if len(descriptions):
-        index.add_with_ids(descriptions, owners)
-    faiss.omp_set_num_threads(threads)
+        with one_thread():
+            index.add_with_ids(descriptions, owners)
     return index
 
 

@@ -65,7 +65,9 @@ class Retrieval:
     def candidates(self, asked: Asked) -> Candidates:
         """Rows worth ranking: the picture's neighbours, the shopper's taste, and what is popular if they are few."""
         k, vector, shopper = asked.query.k, asked.vector, asked.shopper
-        allowed = self.allowed(asked)
+        if asked.tier == COMPLEMENTS:  # which it takes no likeness or taste to find
+            return Candidates(_NOTHING, None if vector is None else self.nearest(vector, KIND_VOTERS))
+        allowed = self.allowed(asked.query, shopper)
         pool = self.pool(asked.query)
         found = []
         voters = None
@@ -86,12 +88,11 @@ class Retrieval:
             rows = np.union1d(rows, (popular if allowed is None else popular[allowed[popular]])[:pool])
         return Candidates(rows, voters)
 
-    def allowed(self, asked: Asked) -> np.ndarray | None:
+    def allowed(self, query: Query | SimilarQuery, shopper: Shopper | None = None) -> np.ndarray | None:
         """(items,) bool: what may be an answer; None: all."""
-        query, shopper = asked.query, asked.shopper
         allowed = self.release.items.mask(query.filter)
         leave = [] if query.item_id is None else [np.array([self.release.items.row(query.item_id)])]
-        if shopper is not None and query.exclude_seen:
+        if shopper is not None and isinstance(query, Query) and query.exclude_seen:
             leave.append(shopper.seen)
         if leave:
             allowed = np.ones(len(self.release.items), bool) if allowed is None else allowed.copy()
@@ -99,10 +100,14 @@ class Retrieval:
                 allowed[rows] = False
         return allowed
 
+    def enough(self, query: Query | SimilarQuery) -> int:
+        """How many of the best make an answer, once those that may not stand in it together are left out."""
+        return self.pool(query) if self.collapses(query) else query.k
+
     def pool(self, query: Query | SimilarQuery) -> int:
         """How many candidates of each source: more where many of them are to be one item of the answer."""
         pool = max(POOL, 2 * query.k)
-        return pool if self._groups is None and not query.distinct else VARIANTS * pool
+        return VARIANTS * pool if self.collapses(query) else pool
 
     def require_known(self, query: Query | SimilarQuery) -> None:
         """Raises BadQuery, NotFound where a query asks for what this release cannot tell."""
@@ -130,7 +135,7 @@ class Retrieval:
                 field="relation",
             )
 
-    def vector_of_item(self, query: Query) -> np.ndarray | None:
+    def vector_of_item(self, query: Query | SimilarQuery) -> np.ndarray | None:
         """The vector of the item that a query names, or None. Raises BadQuery where it is needed and there is none."""
         if query.item_id is None:
             return None
@@ -138,7 +143,7 @@ class Retrieval:
         if index is not None and index.pictured[row]:
             vector: np.ndarray = index.vectors(np.array([row]))[0]
             return vector
-        if query.relation == COMPLEMENTS:
+        if isinstance(query, Query) and query.relation == COMPLEMENTS:
             return None
         raise BadQuery(f"item {query.item_id!r} has no picture to compare", field="item_id")
 
@@ -149,23 +154,28 @@ class Retrieval:
         assert ranker is not None
         assert ranker.together is not None
         named = None if asked.query.item_id is None else self.release.items.row(asked.query.item_id)
-        about = asked.match.row if asked.match is not None else named
-        rows, shares = np.array([] if about is None else [about], np.int64), np.ones(1)
-        if not (len(rows) and len(ranker.together.of(int(rows[0]))[0])) and worth.near is not None:
-            rows = np.concatenate([rows, worth.near.rows[:VOTERS]])
-            shares = np.concatenate([np.ones(len(rows) - len(worth.near.rows[:VOTERS])), worth.near.cosines[:VOTERS]])
-        weights = ranker.together.total(rows, np.maximum(shares[: len(rows)], 0))
-        weights[rows] = 0
-        if kinds is not None and len(rows):
-            own = kinds[rows[0]] if about is not None else int(self.vote(worth.near).argmax()) if worth.near else 0
-            weights[(kinds == own) & (own > 0)] = 0
-        allowed = self.allowed(asked)
+        about = named if asked.match is None else asked.match.row
+        near = Near(_NOTHING, np.empty(0, np.float32)) if worth.near is None else worth.near
+        if about is not None and len(ranker.together.of(about)[0]):
+            weights = ranker.together.total(np.array([about]), np.ones(1))
+        else:
+            weights = ranker.together.total(near.rows[:VOTERS], np.maximum(near.cosines[:VOTERS], 0))
+            weights[near.rows[:VOTERS]] = 0
+        if about is not None:
+            weights[about] = 0
+        kind = 0
+        if kinds is not None:
+            kind = int(self.vote(near).argmax()) if about is None else int(kinds[about])
+        if kinds is not None and kind:
+            weights[kinds == kind] = 0
+        allowed = self.allowed(asked.query, asked.shopper)
         if allowed is not None:
             weights[~allowed] = 0
         found = np.flatnonzero(weights > 0)
         return Candidates(found, worth.near, weights[found].astype(np.float32))
 
     def nearest(self, vector: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Near:
+        """The items nearest to a vector, of those allowed."""
         assert self.release.index is not None
         rows, cosines = self.release.index.search(vector[None], k=k, allowed=allowed)
         found = rows[0] >= 0
@@ -181,6 +191,7 @@ class Retrieval:
         return np.union1d(found.rows, [asked.match.row])
 
     def collapses(self, query: Query | SimilarQuery) -> bool:
+        """Whether some items may not stand in one answer."""
         return self._groups is not None or query.distinct
 
     def collapsed(self, rows: np.ndarray, order: np.ndarray, query: Query | SimilarQuery) -> np.ndarray:
@@ -194,6 +205,7 @@ class Retrieval:
         return order
 
     def vote(self, near: Near) -> np.ndarray:
+        """(categories + 1,): what a picture seems to be, see `terms.vote`."""
         assert self.sources.kinds is not None
         return vote(self.sources.kinds, near.rows[:KIND_VOTERS], near.cosines[:KIND_VOTERS])
 

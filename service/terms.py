@@ -14,7 +14,7 @@ score = sum over terms of weight x value; the weights are learned for each tier 
 is a product: an item that trends twice as much is as good as one that fits twice as well.
 """
 
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any
@@ -29,6 +29,9 @@ LAST = 10  # of the shopper's items, for the term `recent`
 FADED = 0.8 ** np.arange(LAST - 1, -1, -1, dtype=np.float32)  # their weights, the very last one's last
 REASONS = 2  # past items named as reasons for a recommended one
 PRICE = "price"
+TERMS = (
+    "factor", "likeness", "kind", "own_likeness", "recent", "item_to_item", "price_fit", "popularity", "trend",
+)  # fmt: skip
 BASE = "base"  # the term that has an ordinary item score 0
 TOGETHER = 128  # queries whose candidates are gathered once
 ALONE = 16  # queries up to which each is computed by itself, as many as the service ever has at once
@@ -57,20 +60,19 @@ class Sources:
 
 def term_values(
     sources: Sources, rows: Sequence[np.ndarray], vectors: Sequence[np.ndarray | None],
-    shoppers: Sequence[Shopper | None], votes: Sequence[np.ndarray | None], *, only: Collection[str] | None = None,
+    shoppers: Sequence[Shopper | None], votes: Sequence[np.ndarray | None], *, only: Collection[str] = TERMS,
 ) -> list[dict[str, np.ndarray]]:  # fmt: skip
     """For each query its candidates (n,), the vector of its picture, its shopper, and what its neighbours voted for
     (see `vote`) -> name: (n,) float32, only the terms that the sources and the query allow.
 
-    only: names of those that are needed; None: all."""
-    needed: Container[str] = _All() if only is None else only
+    only: names of those that are needed."""
     values: list[dict[str, np.ndarray]] = []
     # the last bits of a product depend on what else is in it, and those of an answer should not on who else asks
     together = 1 if len(rows) <= ALONE else TOGETHER
     for start in range(0, len(rows), together):
         part = slice(start, start + together)
-        values += _values_together(sources, rows[part], vectors[part], shoppers[part], needed)
-    if sources.kinds is not None and "kind" in needed:
+        values += _values_together(sources, rows[part], vectors[part], shoppers[part], only)
+    if sources.kinds is not None and "kind" in only:
         for each, row, voted in zip(values, rows, votes, strict=True):
             if voted is not None:
                 each["kind"] = voted[sources.kinds[row]]
@@ -89,16 +91,9 @@ def vote(kinds: np.ndarray, rows: np.ndarray, cosines: np.ndarray) -> np.ndarray
     return shares
 
 
-class _All:
-    """Every name is in it."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-
 def _values_together(
     sources: Sources, rows: Sequence[np.ndarray], vectors: Sequence[np.ndarray | None],
-    shoppers: Sequence[Shopper | None], needed: Container[str],
+    shoppers: Sequence[Shopper | None], needed: Collection[str],
 ) -> list[dict[str, np.ndarray]]:  # fmt: skip
     """Candidates that several queries share are gathered once, and compared in one product."""
     table, places = _shared(rows, len(sources.popularity))
@@ -116,11 +111,11 @@ def _values_together(
     likeness, own_likeness = sent and "likeness" in needed, known and "own_likeness" in needed
     if sources.index is not None and (likeness or own_likeness):
         pictures = sources.index.vectors_or_zero(table)
-        if likeness:
-            products["likeness"] = _products(sent, pictures)
         if likeness and sources.index.most > 1:  # an item with several pictures is as near as the nearest of them
             cosines = sources.index.cosines(np.array([vector for _, vector in sent]), table)
             products["likeness"] = {at: line for (at, _), line in zip(sent, cosines, strict=True)}
+        elif likeness:
+            products["likeness"] = _products(sent, pictures)
         if own_likeness:
             own = [(at, _unit(own_vector(sources.index, shopper))) for at, shopper in known]
             products["own_likeness"] = _products(own, pictures)
@@ -159,7 +154,7 @@ def _products(
 
 
 def _of_items(
-    sources: Sources, rows: np.ndarray, shopper: Shopper | None, needed: Container[str]
+    sources: Sources, rows: np.ndarray, shopper: Shopper | None, needed: Collection[str]
 ) -> dict[str, np.ndarray]:
     """The terms that no product is needed for."""
     values = {}
@@ -168,8 +163,9 @@ def _of_items(
     if sources.ranker is not None:
         if "trend" in needed:
             values["trend"] = sources.ranker.trend[rows]
-        if shopper is not None:
-            values |= _beside(sources.ranker, rows, shopper.history, needed)
+        if shopper is not None and sources.ranker.item_to_item is not None and "item_to_item" in needed:
+            own = shopper.history[-RECENT:]
+            values["item_to_item"] = sources.ranker.item_to_item.total(own, np.ones(len(own)))[rows].astype(np.float32)
     if sources.log_price is not None and shopper is not None and "price_fit" in needed:
         own = sources.log_price[shopper.history]
         if sources.priceless:
@@ -180,15 +176,6 @@ def _of_items(
             if sources.priceless:
                 fit[np.isnan(fit)] = 0
             values["price_fit"] = fit
-    return values
-
-
-def _beside(ranker: Ranker, rows: np.ndarray, history: np.ndarray, needed: Container[str]) -> dict[str, np.ndarray]:
-    """The term of what is touched by those who touched a shopper's items."""
-    values = {}
-    if ranker.item_to_item is not None and "item_to_item" in needed:
-        own = history[-RECENT:]
-        values["item_to_item"] = ranker.item_to_item.total(own, np.ones(len(own)))[rows].astype(np.float32)
     return values
 
 

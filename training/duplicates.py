@@ -4,6 +4,7 @@ Pictures whose coarse colours lie alike are held against each other by their lan
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import cv2
 import numpy as np
@@ -38,13 +39,7 @@ def find(colours: np.ndarray, landmarks: Callable[[int], Landmarks]) -> np.ndarr
     if n < 2:
         return np.zeros(n, np.int32)
     cosines, near = build(colours).search(colours, min(NEAREST + 1, n))
-    seen: dict[int, Landmarks] = {}
-
-    def known(at: int) -> Landmarks:
-        if at not in seen:
-            seen[at] = landmarks(at)
-        return seen[at]
-
+    known = cache(landmarks)
     pairs = [
         (at, int(other))
         for at in range(n)
@@ -56,9 +51,7 @@ def find(colours: np.ndarray, landmarks: Callable[[int], Landmarks]) -> np.ndarr
     _, part = connected_components(graph, directed=False)
     several = np.bincount(part)[part] > 1
     numbers = np.zeros(n, np.int32)
-    firsts, inverse = np.unique(part[several], return_inverse=True)
-    assert len(firsts) <= n
-    numbers[several] = inverse + 1
+    numbers[several] = np.unique(part[several], return_inverse=True)[1] + 1
     return numbers
 
 

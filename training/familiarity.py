@@ -67,9 +67,8 @@ def _fitted(known: np.ndarray, elsewhere: np.ndarray, strange: np.ndarray) -> di
         every = np.concatenate([known, foreign])
         spread = np.where(every.std(axis=0) > 1e-9, every.std(axis=0), np.inf)
         is_known = np.arange(len(every)) < len(known)
-        importance = np.where(is_known, 1 / len(known), 1 / len(foreign)) * len(every) / 2
-        learned = LogisticRegression(max_iter=1000).fit(
-            (every - every.mean(axis=0)) / spread, is_known, sample_weight=importance
+        learned = LogisticRegression(max_iter=1000, class_weight="balanced").fit(
+            (every - every.mean(axis=0)) / spread, is_known
         )
         weights = learned.coef_[0] / spread
     at = float(np.quantile(known @ weights, REFUSED)) if len(known) else -np.inf

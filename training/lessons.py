@@ -11,8 +11,9 @@ import pandas as pd
 from service.ranker import DISMISS, Ranker, Shopper
 from service.terms import Sources, log_price, scaled_popularity, term_values
 from training import ranker
-from training.ranker import DAY, RankerParameters
+from training.ranker import RankerParameters
 from training.sides import Known
+from training.times import DAY
 
 SHOPPERS = 800
 CANDIDATES = 4000

@@ -7,8 +7,8 @@ import scipy.linalg
 import scipy.sparse
 
 from service.ranker import DISMISS
+from training.times import DAY
 
-DAY = 86_400
 NEAREST = 100  # neighbours kept of each item
 LARGEST = 200  # items of one occasion; whoever touches more at once is no shopper
 OFTEN = 2.0  # occasions that each pair is credited with not having had, so that chance does not lead

@@ -1,6 +1,7 @@
 """Every picture decoded once, into one memory-mapped array that all epochs and stages read."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +82,7 @@ def decode_catalogue(catalogue: Catalogue, folder: Path) -> None:
     # positions of unreadable pictures stay in pixels.npy, and nothing refers to them
     np.save(folder / "rows.npy", np.where(readable, rows, -1))
     there = np.flatnonzero(readable)
-    same = np.zeros(len(catalogue.items), np.int32)
-    same[rows[there]] = duplicates.find(colours[there], lambda at: find(pixels[there[at]]))
-    np.save(folder / "same.npy", same)
+    np.save(folder / "same.npy", _same(catalogue, rows[there], colours[there], lambda at: pixels[there[at]]))
     listed = {str(row): unreadable[row] for row in sorted(unreadable)}
     (folder / "unreadable.json").write_text(json.dumps(listed, indent=1))
 
@@ -117,10 +116,18 @@ def examine(catalogue: Catalogue) -> Examined:
     with ThreadPoolExecutor() as pool:
         for _ in track(pool.map(attempt, pictures), "decoding pictures", total=len(pictures)):
             pass
-    same = np.zeros(len(catalogue.items), np.int32)
-    if rows := sorted(colours):
-        same[rows] = duplicates.find(
-            np.stack([colours[row] for row in rows]),
-            lambda at: find(images.decode(catalogue.picture(rows[at]), preprocessing=SQUARE)),
-        )
+    rows = np.array(sorted(colours), np.int64)
+    same = _same(
+        catalogue, rows, np.array([colours[row] for row in rows.tolist()], np.float32),
+        lambda at: images.decode(catalogue.picture(int(rows[at])), preprocessing=SQUARE),
+    )  # fmt: skip
     return Examined({row: dict(sorted(unreadable[row].items())) for row in sorted(unreadable)}, same)
+
+
+def _same(
+    catalogue: Catalogue, rows: np.ndarray, colours: np.ndarray, pixels: Callable[[int], np.ndarray]
+) -> np.ndarray:
+    """`Examined.same`. rows: (n,) items; colours: (n, d) of their pictures; pixels: gives those of one of the n."""
+    same = np.zeros(len(catalogue.items), np.int32)
+    same[rows] = duplicates.find(colours, lambda at: find(pixels(at)))
+    return same

@@ -13,7 +13,7 @@ import scipy.sparse
 from service.ranker import DISMISS, EVENT_CONFIDENCES, Neighbours, Objective, Ranker, hash_user
 from training import neighbours
 from training.factorize import Factors, factorize
-from training.neighbours import DAY
+from training.times import DAY
 
 TREND_HALF_LIFE = 10.0  # days
 TREND_SMOOTHING = 20.0  # touches that an item is credited with, so that rare ones have no trend by chance

@@ -43,10 +43,7 @@ def _fitted(right: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
     features = np.log1p(np.concatenate([right, wrong]))[:, None]
     is_right = np.arange(len(features)) < len(right)
     # photos of items and of others are to weigh alike
-    weights = np.where(is_right, 1 / len(right), 1 / len(wrong))
-    learned = LogisticRegression(C=1e3, max_iter=1000).fit(
-        features, is_right, sample_weight=weights * len(features) / 2
-    )
+    learned = LogisticRegression(C=1e3, max_iter=1000, class_weight="balanced").fit(features, is_right)
     certainty = Certainty(float(learned.coef_[0, 0]), float(learned.intercept_[0]), 0.0)
     # one corner more than what is mistaken
     fewest = int(np.quantile(wrong, 1 - MISTAKEN, method="higher")) + 1

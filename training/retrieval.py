@@ -31,7 +31,7 @@ def measure_retrieval(
         index.search(vector[None], k=K, allowed=_without(gallery, row))[0][0]
         for row, vector in zip(queries, vectors, strict=True)
     ])  # fmt: skip
-    right = _share_category(found, queries, category)
+    right = _share_value(found, queries, category)
     precision = right.mean(axis=1)
     by_category = {
         str(name): float(precision[category[queries] == name].mean())
@@ -49,13 +49,14 @@ def measure_retrieval(
     excluded = {name for name in (split_column, exclude_same) if name is not None}
     labels = labels_of(catalogue, np.arange(len(catalogue.items)), exclude=excluded)
     metrics["precision_at_10_by_column"] = {
-        name: float(_share_code(found, queries, labels.codes[:, column]).mean())
-        for column, name in enumerate(labels.columns)
+        name: float(_share_value(found[known], queries[known], codes).mean())
+        for name, codes in zip(labels.columns, labels.codes.T, strict=True)
+        for known in [codes[queries] >= 0]
     }
     histograms = baselines.colour_histograms(recommender.release)
     cosines = np.where(gallery, np.nan_to_num(histograms[queries]) @ np.nan_to_num(histograms).T, -np.inf)
     cosines[np.arange(len(queries)), queries] = -np.inf
-    coloured = _share_category(top(cosines, K), queries, category)
+    coloured = _share_value(top(cosines, K), queries, category)
     metrics["colour_histogram_precision_at_10"] = float(coloured.mean())
     if exclude_same is not None:
         same = catalogue.items[exclude_same].to_numpy()
@@ -63,7 +64,7 @@ def measure_retrieval(
             index.search(vector[None], k=K, allowed=_without(gallery, row) & (same != same[row]))[0][0]
             for row, vector in zip(queries, vectors, strict=True)
         ])  # fmt: skip
-        strict = _share_category(elsewhere, queries, category).mean(axis=1)
+        strict = _share_value(elsewhere, queries, category).mean(axis=1)
         metrics[f"precision_at_10_excluding_same_{exclude_same}"] = float(strict.mean())
         metrics[f"precision_at_10_excluding_same_{exclude_same}_interval"] = interval(strict)
     order = np.argsort(precision, kind="stable")
@@ -104,11 +105,6 @@ def _without(gallery: np.ndarray, row: int) -> np.ndarray:
     return others
 
 
-def _share_category(found: np.ndarray, queries: np.ndarray, category: np.ndarray) -> np.ndarray:
-    return (found >= 0) & (category[found] == category[queries][:, None])
-
-
-def _share_code(found: np.ndarray, queries: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """(queries with a known value, K) bool: of the same value."""
-    known = codes[queries] >= 0
-    return (found[known] >= 0) & (codes[found[known]] == codes[queries[known], None])
+def _share_value(found: np.ndarray, queries: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(queries, K) bool: of the query's value. values: (items,), of the category or another column."""
+    return (found >= 0) & (values[found] == values[queries][:, None])

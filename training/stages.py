@@ -27,13 +27,14 @@ CODE = {
     "export": ("training.export", "training.backbones"),
     "index": (
         "training.index", "training.augment", "training.recognition", "training.familiarity", "service.index",
-        "service.images", "service.picture_file", "service.encoder", "service.recognition", "service.familiarity",
+        "service.runs", "service.images", "service.picture_file", "service.encoder", "service.recognition", "service.familiarity",
     ),
     "ranker": (
         "training.ranker", "training.tune", "training.factorize", "training.sides", "training.lessons",
         "training.blend", "training.meeting", "training.measures", "training.calibrate", "training.segments",
         "training.neighbours",
-        "service.pipeline", "service.retrieval", "service.ranker", "service.terms", "service.features",
+        "service.pipeline", "service.retrieval", "service.ranker", "service.runs", "service.terms",
+        "service.features",
     ),
     "int8": ("training.precisions", "service.engines", "service.images", "service.picture_file"),
     "fp16": ("training.precisions",),
