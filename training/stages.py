@@ -27,7 +27,8 @@ CODE = {
     "export": ("training.export", "training.backbones"),
     "index": (
         "training.index", "training.augment", "training.recognition", "training.familiarity", "service.index",
-        "service.runs", "service.images", "service.picture_file", "service.encoder", "service.recognition", "service.familiarity",
+        "service.runs", "service.images", "service.picture_file", "service.encoder", "service.recognition",
+        "service.familiarity",
     ),
     "ranker": (
         "training.ranker", "training.tune", "training.factorize", "training.sides", "training.lessons",
