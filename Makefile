@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 PORT ?= 3000
+# gRPC and /metrics lie beside it, so that two services run side by side
+PORTS = --port $(PORT) --grpc-port $$(($(PORT) + 1)) --metrics-port $$(($(PORT) + 2))
 # onnxruntime-gpu where a GPU answers, onnxruntime elsewhere; the two cannot be installed together
 EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 BIN := .venv/bin
@@ -47,7 +49,7 @@ releases/1/manifest.json: | install demo/items.csv
 
 serve: install releases/1/manifest.json ## train the demo release if there is none, and serve it
 	@echo "serving on http://127.0.0.1:$(PORT); in another terminal: make ask"
-	$(BIN)/vitrine serve releases/1 --port $(PORT)
+	$(BIN)/vitrine serve releases/1 $(PORTS)
 
 # a real Triton server, without Docker or a GPU; where NVIDIA's image runs, use that: triton/install.sh says what differs
 .triton/installed: triton/install.sh $(wildcard triton/requirements/*.txt) triton/backends/onnxruntime/model.py
@@ -60,13 +62,15 @@ model_repository/encoder/1/model.onnx: releases/1/manifest.json
 serve-triton: .triton/installed model_repository/encoder/1/model.onnx ## the same with the encoder in a Triton server beside the service
 	.triton/tritonserver --model-repository=model_repository $(POLL) --http-port=8000 --grpc-port=8001 --metrics-port=8002 & \
 	triton=$$!; trap "kill $$triton" EXIT; \
-	VITRINE_ENCODER=triton VITRINE_TRITON_URL=127.0.0.1:8001 $(BIN)/vitrine serve releases/1 --port $(PORT)
+	VITRINE_ENCODER=triton VITRINE_TRITON_URL=127.0.0.1:8001 $(BIN)/vitrine serve releases/1 $(PORTS)
 
 serve-triton-inside: .triton/installed model_repository/encoder/1/model.onnx ## the same with a Triton server that the service starts and watches
-	VITRINE_ENCODER=triton VITRINE_TRITON_URL=127.0.0.1:8001 VITRINE_TRITON_SERVER=.triton/tritonserver VITRINE_MODEL_REPOSITORY=model_repository $(BIN)/vitrine serve releases/1 --port $(PORT)
+	VITRINE_ENCODER=triton VITRINE_TRITON_URL=127.0.0.1:8001 VITRINE_TRITON_SERVER=.triton/tritonserver VITRINE_MODEL_REPOSITORY=model_repository $(BIN)/vitrine serve releases/1 $(PORTS)
 
 ask: ## send a photo of the demo to the running service
-	@curl --silent --show-error --fail-with-body -F image=@demo/images/0004.jpg -F user_id=00007 -F k=3 http://127.0.0.1:$(PORT)/recommend | $(PYTHON) -m json.tool
+	@answer=$$(curl --silent --show-error --fail-with-body -F image=@demo/images/0004.jpg -F user_id=00007 -F k=3 http://127.0.0.1:$(PORT)/recommend) \
+	|| { echo "no answer on port $(PORT): $${answer:-make serve says when it is ready}"; exit 1; }; \
+	echo "$$answer" | $(PYTHON) -m json.tool
 
 check: install ## ruff, mypy, import boundaries
 	$(BIN)/ruff check .

@@ -1,6 +1,8 @@
 """What shoppers touched next: questions by which the ranker's parameters and the weights of the final sum are chosen.
 
-Each is a share of a shopper's last events, whatever the clock says, asked of a ranker that has not seen them.
+Where shoppers come back, the questions are what a release is asked: what they touch in the last tenth of the log, of a
+ranker that knows nothing of that time. Where they come once, or the clock says nothing, each is a share of a shopper's
+last events, whatever the clock says, of a ranker that has not seen those.
 """
 
 from dataclasses import dataclass
@@ -17,8 +19,10 @@ from training.times import DAY
 
 SHOPPERS = 800
 CANDIDATES = 4000
-HELD = 0.1  # of a shopper's events
+HELD = 0.1  # of the log, or of a shopper's events
 KEPT = 0.5  # of them, at least, where a whole day is held out
+BACK = 0.5  # of the events of the last tenth, at least, are by shoppers who were there before: they come back
+ENOUGH = 100  # of such shoppers, for them to speak for all
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,35 +96,61 @@ def look_ahead(
     interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, known: Known, seed: int,
     shoppers: int = SHOPPERS, beside: bool = True,
 ) -> Lessons | None:  # fmt: skip
-    """Train without the last events of some shoppers, to see what they were. None where there is nothing to see.
+    """Train without what came last, to see what shoppers touched then. None where there is nothing to see.
 
-    beside: whether the terms of items beside items are wanted. interactions: in the order of time. The shoppers are
-    drawn from the half that was active last, so that the weights are those of the present."""
-    held = last_events(interactions)
-    pairs = interactions.loc[held, ["user_id", "item", "timestamp"]]
-    latest = pairs.groupby("user_id", sort=True)["timestamp"].min().sort_values(kind="stable")
-    latest = latest.iloc[len(latest) // 2 :]
-    if latest.empty:
+    beside: whether the terms of items beside items are wanted. interactions: in the order of time."""
+    held, begins = _held_out(interactions, np.random.default_rng(seed), shoppers)
+    if begins.empty:
         return None
-    chosen = latest.iloc[np.sort(np.random.default_rng(seed).permutation(len(latest))[:shoppers])]
-    held &= interactions["user_id"].isin(chosen.index).to_numpy()
     before = interactions[~held].reset_index(drop=True)
     made = ranker.train(
         before, items=items, parameters=parameters, user_key="", sides=known.sides, quiet=True, beside=beside
     )
     row_of = {user: row for row, user in enumerate(made.users)}
-    wanted = interactions[held].groupby("user_id")["item"].unique()
+    liked = interactions["event"] != DISMISS
+    wanted = interactions[held & liked].groupby("user_id")["item"].unique()
     lessons = []
-    found = ranker.moments(interactions, items=items, times=chosen.to_numpy())
-    for user, moment in zip(chosen.index, found, strict=True):
+    found = ranker.moments(interactions, items=items, times=begins.to_numpy())
+    for user, moment in zip(begins.index, found, strict=True):
         shopper = made.ranker.shopper(row_of[user])
-        new = np.setdiff1d(wanted[user], shopper.seen)
+        new = np.setdiff1d(wanted.get(user, []), shopper.seen)
         if len(new) and len(shopper.history):
             lessons.append(Lesson(row_of[user], new, _told(moment)))
     sources = Sources(
         known.index, made.ranker, np.zeros(items, np.float32), log_price(known.prices), kinds=known.categories
     )
     return Lessons(sources, lessons, _told(ranker.at_end(before, items=items))) if lessons else None
+
+
+def _held_out(interactions: pd.DataFrame, rng: np.random.Generator, shoppers: int) -> tuple[np.ndarray, pd.Series]:
+    """(interactions,) bool: what is held out; and when that begins for each shopper who is asked, by id, earliest first.
+    Where it begins for all at once, nobody teaches what came then."""
+    held = _last_tenth(interactions)
+    if held is not None:
+        known = interactions["user_id"].isin(interactions.loc[~held, "user_id"].unique()).to_numpy()
+        asked = np.unique(interactions.loc[held & known, "user_id"])
+        return held, _some(pd.Series(interactions["timestamp"].to_numpy()[held][0], index=asked), rng, shoppers)
+    held = last_events(interactions)
+    pairs = interactions.loc[held, ["user_id", "timestamp"]]
+    begins = pairs.groupby("user_id", sort=True)["timestamp"].min().sort_values(kind="stable")
+    # those who were active last, so that the weights are those of the present; the others go on teaching
+    begins = _some(begins.iloc[len(begins) // 2 :], rng, shoppers)
+    return held & interactions["user_id"].isin(begins.index).to_numpy(), begins
+
+
+def _some(begins: pd.Series, rng: np.random.Generator, shoppers: int) -> pd.Series:
+    return begins.iloc[np.sort(rng.permutation(len(begins))[:shoppers])]
+
+
+def _last_tenth(interactions: pd.DataFrame) -> np.ndarray | None:
+    """(interactions,) bool: the last tenth of the log by its clock; None where too few come back in it."""
+    times, users = interactions["timestamp"].to_numpy(), interactions["user_id"]
+    late = times > (np.quantile(times, 1 - HELD) if len(times) else 0)
+    back = users[late].isin(users[~late].unique())
+    if not late.any() or back.mean() < BACK or users[late][back].nunique() < ENOUGH:
+        return None
+    found: np.ndarray = late
+    return found
 
 
 def last_events(interactions: pd.DataFrame) -> np.ndarray:

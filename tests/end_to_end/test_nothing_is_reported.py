@@ -33,7 +33,7 @@ def test_serving_is_quiet(release_folder: Path, photo: bytes, tmp_path: Path) ->
         answer = httpx.post(f"{url}/recommend", files={"image": photo}, data={"user_id": "00007"}, timeout=30)
         assert answer.json()["tier"] == "ranked"
 
-    arguments = (release_folder, "--port", str(port), "--grpc-port", "0")
+    arguments = (release_folder, "--port", str(port), "--grpc-port", "0", "--metrics-port", "0")
     assert_quiet(serve_traced(tmp_path, *arguments, ready=ready, use=use))
 
 

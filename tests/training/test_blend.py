@@ -68,6 +68,17 @@ def test_each_shoppers_last_visit_is_looked_at_from_before_it() -> None:
         assert lesson.wanted[0] not in lessons.sources.ranker.shopper(lesson.row).seen
 
 
+def test_who_comes_back_is_asked_for_the_last_tenth_of_the_log() -> None:
+    """As a release is, which knows nothing of what comes: neither of who is asked, nor of others."""
+    table = log(users=150, days=20)
+    lessons = ahead.look_ahead(table, items=40, parameters=PARAMETERS, known=NOTHING, seed=0)
+    assert lessons is not None
+    early = table[table["timestamp"] <= table["timestamp"].quantile(0.9)]
+    seen = sum(len(lessons.ranker.shopper(row).seen) for row in range(lessons.ranker.users))
+    assert seen == len(early.drop_duplicates(["user_id", "item"]))
+    assert all((lesson.told.trend == lessons.at_end.trend).all() for lesson in lessons.each)
+
+
 @pytest.mark.parametrize("clock", ["visits", "equal", "rising"])
 def test_who_came_once_is_asked_for_the_last_tenth(clock: str) -> None:
     """Else a log of single visits, or one whose clock says nothing, would teach nothing."""

@@ -19,6 +19,8 @@ VERBS = (
     "shadow-report", "bento", "image",
 )  # fmt: skip
 
+PORTS = ("--port", str(free_port()), "--grpc-port", "0", "--metrics-port", "0")  # the usual ones may be taken
+
 
 def vitrine(*arguments: str | Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "training", *map(str, arguments)]
@@ -99,7 +101,7 @@ def test_evaluate_writes_metrics_and_a_page(release_folder: Path, boutique_folde
     ("arguments", "message"),
     [
         (("recommend", "no/such/release"), "is not a release"),
-        (("serve", "no/such/release"), "is not a release"),
+        (("serve", "no/such/release", *PORTS), "is not a release"),
         (("train", "no/such/catalogue"), "is not a folder"),
         (("check", "no/such/catalogue"), "is not a folder"),
         (("train", "demo", "--only", "magic"), "no such stage"),
