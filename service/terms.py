@@ -16,7 +16,6 @@ is a product: an item that trends twice as much is as good as one that fits twic
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -190,13 +189,13 @@ def factor_term(scores: np.ndarray, scale: float | None) -> np.ndarray:
 
 def blend(values: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> tuple[list[str], np.ndarray]:
     """The parts of the score: names, and (n, terms) float32 in the same order. BASE is the same for every item."""
-    if BASE in weights:
-        values = {**values, BASE: np.ones(len(next(iter(values.values()))), np.float32)}
     names = [name for name in values if name in weights]
-    if not names:
-        return names, np.zeros((len(next(iter(values.values()))), 0), np.float32)
-    parts = np.array([values[name] for name in names], dtype=np.float32)
-    parts *= np.array([[weights[name]] for name in names], dtype=np.float32)
+    parts = np.empty((len(names) + (BASE in weights), len(next(iter(values.values())))), np.float32)
+    for part, name in zip(parts, names, strict=False):
+        np.multiply(values[name], np.float32(weights[name]), out=part)
+    if BASE in weights:
+        names = [*names, BASE]
+        parts[-1] = weights[BASE]
     parts += 0  # makes a plain zero of what would be shown as -0.0
     return names, parts.T
 
@@ -215,25 +214,19 @@ def because(sources: Sources, rows: Sequence[np.ndarray], shoppers: Sequence[Sho
     """For each query, and each of its rows, the rows of the shopper's past items nearest to it, by picture, else by
     factors; nearest first."""
     pasts = [_NOTHING if shopper is None else shopper.history[-RECENT:] for shopper in shoppers]
-    longest = max(map(len, pasts), default=0)
-    if not longest or (sources.index is None and sources.ranker is None):
+    if not any(map(len, pasts)) or (sources.index is None and sources.ranker is None):
         return [[[] for _ in row] for row in rows]
-    # the queries below each other, so that the nearest are looked for once
-    bounds = list(pairwise(accumulate(map(len, rows), initial=0)))
-    likeness = np.zeros((bounds[-1][1], longest), np.float32)
-    past_rows = np.zeros(likeness.shape, np.int64)
-    for (start, end), row, past in zip(bounds, rows, pasts, strict=True):
-        likeness[start:end, : len(past)] = _likeness(sources, row, past)
-        past_rows[start:end, : len(past)] = past
-    lines = np.arange(len(likeness))
-    found = np.empty((len(likeness), min(REASONS, longest)), np.int64)
-    for reason in range(found.shape[1]):
+    return [_reasons(_likeness(sources, row, past), past) for row, past in zip(rows, pasts, strict=True)]
+
+
+def _reasons(likeness: np.ndarray, past: np.ndarray) -> list[list[int]]:
+    """likeness: (n, past items) -> of each line the REASONS past items most alike; what is not alike at all is none."""
+    lines, found = np.arange(len(likeness)), []
+    for _ in range(min(REASONS, len(past))):
         nearest = likeness.argmax(axis=1)
-        # what is not alike at all is no reason
-        found[:, reason] = np.where(likeness[lines, nearest] > 0, past_rows[lines, nearest], -1)
+        found.append(np.where(likeness[lines, nearest] > 0, past[nearest], -1).tolist())
         likeness[lines, nearest] = -1
-    reasons = [[row for row in line if row >= 0] for line in found.tolist()]
-    return [reasons[start:end] for start, end in bounds]
+    return [[row for row in line if row >= 0] for line in zip(*found, strict=True)] or [[] for _ in lines]
 
 
 def _likeness(sources: Sources, rows: np.ndarray, past: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ SHOPPERS = 800
 CANDIDATES = 4000
 HELD = 0.1  # of the log, or of a shopper's events
 KEPT = 0.5  # of them, at least, where a whole day is held out
-BACK = 0.5  # of the events of the last tenth, at least, are by shoppers who were there before: they come back
+BACK = 0.5  # of all events, at least, are later than a day after the shopper's first: shoppers come back
 ENOUGH = 100  # of such shoppers, for them to speak for all
 
 
@@ -143,14 +143,16 @@ def _some(begins: pd.Series, rng: np.random.Generator, shoppers: int) -> pd.Seri
 
 
 def _last_tenth(interactions: pd.DataFrame) -> np.ndarray | None:
-    """(interactions,) bool: the last tenth of the log by its clock; None where too few come back in it."""
-    times, users = interactions["timestamp"].to_numpy(), interactions["user_id"]
-    late = times > (np.quantile(times, 1 - HELD) if len(times) else 0)
-    back = users[late].isin(users[~late].unique())
-    if not late.any() or back.mean() < BACK or users[late][back].nunique() < ENOUGH:
+    """(interactions,) bool: the last tenth of the log by its clock; None where too few come back."""
+    if interactions.empty:
         return None
-    found: np.ndarray = late
-    return found
+    times, user = interactions["timestamp"].to_numpy(), pd.factorize(interactions["user_id"])[0]
+    first = times[np.unique(user, return_index=True)[1]]
+    late: np.ndarray = times > np.quantile(times, 1 - HELD)
+    known = np.intersect1d(user[late], user[~late])
+    if (times > first[user] + DAY).mean() < BACK or len(known) < ENOUGH:
+        return None
+    return late
 
 
 def last_events(interactions: pd.DataFrame) -> np.ndarray:
