@@ -34,9 +34,9 @@ from servers import HERE
 from serving_report import describe_machine
 
 from service.encoder import available_cpus
-from service.release import Manifest
+from service.model_repository import install
+from service.release import Manifest, Release
 from tests.processes import Triton, free_port, serve
-from training import repository
 
 AT_ONCE = (1, 8, 32)
 WINDOW_MS = 3000
@@ -113,7 +113,7 @@ def bare(release: Path, seconds: float = 3.0) -> float:
 def _triton(release: Path, program: Path, work: Path) -> Iterator[Triton]:
     folder = Path(shutil.copytree(HERE.parent / "model_repository", work / "repository"))
     shutil.rmtree(folder / "encoder" / release.name, ignore_errors=True)
-    repository.install(release, folder)
+    install(Release.open(release), folder)
     server = Triton(program, folder, work / "triton.log", f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}")
     server.start()
     try:

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from service.errors import ReleaseDamaged, ReleaseMismatch, ReleaseTooNew, shown
 from service.familiarity import Familiarity
-from service.images import Preprocessing
+from service.images import Preprocessing, decode_all
 from service.index import EF_SEARCH, Index
 from service.items import Items, Thumbnails
 from service.profiles import Segments
@@ -163,6 +163,11 @@ class Release:
         )  # fmt: skip
         release._require_fit()
         return release
+
+    def golden_pixels(self) -> np.ndarray:
+        """The golden pictures: (n, 224, 224, 3) uint8."""
+        golden = [self.path / "golden" / case.picture for case in self.golden.cases if case.picture]
+        return decode_all((path.read_bytes() for path in golden), preprocessing=self.preprocessing)
 
     def _require_fit(self) -> None:
         """Dimensions, row counts and fingerprints of the parts against each other and the manifest."""

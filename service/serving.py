@@ -1,6 +1,7 @@
 """A release opened for serving: its encoder chosen, its answers proven, its work ready for the batcher."""
 
 import logging
+import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -9,13 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from service import calls, images
+from service import calls, model_repository
 from service.answers import Recommendation
 from service.batcher import MicroBatcher
 from service.encoder import TRITON, Candidate, Encoder, available_cpus, candidates, choose
-from service.errors import EncoderUnavailable
+from service.errors import EncoderUnavailable, VitrineError
 from service.inference import Inference
 from service.inference_models import models
 from service.metrics import Metrics
@@ -129,6 +128,9 @@ def start_triton(settings: Settings, metrics: Metrics) -> TritonServer | None:
     """The server inside this container, where one is asked for."""
     if settings.encoder != TRITON or settings.triton_server is None:
         return None
+    if settings.model_repository is None:
+        raise EncoderUnavailable("VITRINE_TRITON_SERVER needs VITRINE_MODEL_REPOSITORY, the folder that it serves from")
+    settings.model_repository.mkdir(parents=True, exist_ok=True)
     return TritonServer(
         settings.triton_server, settings.model_repository, url=settings.triton_url, observe=metrics.triton_starts.inc
     )
@@ -137,7 +139,7 @@ def start_triton(settings: Settings, metrics: Metrics) -> TritonServer | None:
 def _in_process(release: Release, settings: Settings, cpus: int, metrics: Metrics) -> _Opened:
     """The engine and precision that are the fastest here."""
     found = candidates(release.encoders, engine=settings.encoder, precision=settings.precision)
-    chosen = choose(found, _golden(release), release.golden.vectors, threads=cpus, lanes=cpus)
+    chosen = choose(found, release.golden_pixels(), release.golden.vectors, threads=cpus, lanes=cpus)
     logger.info("encoder: %s, the fastest of %s", chosen.candidate, dict(chosen.tried))
     return _Opened(chosen.encoder, chosen.candidate.engine, chosen.candidate.precision, cpus + 1)
 
@@ -145,7 +147,11 @@ def _in_process(release: Release, settings: Settings, cpus: int, metrics: Metric
 def _in_triton(release: Release, settings: Settings, cpus: int, metrics: Metrics) -> _Opened:
     """A Triton server; with the release's own encoder behind it if allowed."""
     address = Address(settings.triton_url, settings.triton_model, release.number, settings.triton_timeout)
-    triton = Triton(address, _golden(release), release.golden.vectors["fp32"], observe=metrics.triton_there.set)
+    if settings.model_repository is not None:
+        # beside the start: a folder on a network may be slow, or away
+        threading.Thread(target=_bring, args=(release, settings.model_repository), name="bring", daemon=True).start()
+    golden, vectors = release.golden_pixels(), release.golden.vectors["fp32"]
+    triton = Triton(address, golden, vectors, observe=metrics.triton_there.set)
     if not settings.triton_fallback:
         if not triton.wait(settings.triton_wait):
             triton.close()
@@ -161,10 +167,12 @@ def _in_triton(release: Release, settings: Settings, cpus: int, metrics: Metrics
     return _Opened(both, TRITON, "fp32", LANES, triton.close)
 
 
-def _golden(release: Release) -> np.ndarray:
-    """Pixels of the golden pictures."""
-    golden = [release.path / "golden" / case.picture for case in release.golden.cases if case.picture]
-    return images.decode_all((path.read_bytes() for path in golden), preprocessing=release.preprocessing)
+def _bring(release: Release, repository: Path) -> None:
+    """Give Triton this release's encoder. Without it, or without a folder that can be written, the service goes on."""
+    try:
+        logger.info("Triton: %s", model_repository.install(release, repository))
+    except (OSError, VitrineError) as error:
+        logger.warning("Triton is not given release %s: %s", release.number, error)
 
 
 def _work(recommender: Recommender) -> dict[str, Work]:

@@ -84,7 +84,9 @@ class Settings(BaseSettings):
     triton_wait: float = Field(30.0, ge=0, description="seconds to wait for Triton at start, where nothing falls back")
     triton_fallback: bool = Field(False, description="encode in this process while Triton is away, in place of 503")
     triton_server: Path | None = Field(None, description="tritonserver to start and watch, in place of one beside us")
-    model_repository: Path = Field(Path("model_repository"), description="folder that it serves from")
+    model_repository: Path | None = Field(
+        None, description="folder that Triton serves from: at start the release's encoder is put there, where it lacks"
+    )
     log_format: Literal["text", "json"] = Field("text", description="of the log lines")
     log_requests: Literal["none", "failed", "all"] = Field("failed", description="which requests get a log line")
     traces_endpoint: str | None = Field(None, description="URL of a collector, OTLP over HTTP; without it, no traces")

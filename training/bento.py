@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 from service.errors import VitrineError
 from service.release import MANIFEST, Manifest, digest
-from training import repository, sbom
+from training import sbom
 from training.progress import console, say
 from training.revision import code_revision
 
@@ -110,7 +110,6 @@ def make_image(release: Path, out: Path, *, engine: str, flavour: str, base: str
         for path in (context / "bento").rglob("*"):  # whoever the container runs as may read it
             path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
         shutil.copy(SLIM, context / SLIM.name)
-        _model_repository(context / "model_repository", manifest)
         (context / "Containerfile").write_text(containerfile(release, manifest, flavour, made_of, based_on))
         build = [engine, "build", "--network=none", "--file", "Containerfile", "--tag", tag, "."]
         _run(f"building {tag} with {engine}", build, context)
@@ -133,23 +132,10 @@ def _base(engine: str, name: str) -> tuple[str, str]:
     return name, digested.rpartition("@")[2]
 
 
-def _model_repository(folder: Path, manifest: Manifest) -> None:
-    """The release's encoder as Triton reads it; the network itself lies in the release."""
-    folder.mkdir()
-    if manifest.encoder is None:
-        return
-    version = folder / repository.MODEL / str(manifest.release)
-    version.mkdir(parents=True)
-    (version / "model.onnx").symlink_to("../../../release/encoder.onnx")
-    shutil.copy(repository.CONFIG, version.parent)
-    (folder / repository.PLAN_MODEL).mkdir()
-    shutil.copy(repository.PLAN_CONFIG, folder / repository.PLAN_MODEL / repository.CONFIG.name)
-
-
 def _made_of(release: Path, lock: Path, base: str) -> str:
     """sha256 over all that an image is made of. base: digest of the image that it is built on."""
     found = hashlib.sha256((digest(release / MANIFEST) + _code(lock) + base).encode())
-    for path in (CONTAINERFILE, SLIM, repository.CONFIG, repository.PLAN_CONFIG):
+    for path in (CONTAINERFILE, SLIM):
         found.update(path.read_bytes())
     return found.hexdigest()[:32]
 
@@ -188,7 +174,8 @@ def _build(tag: str, sealed: str, manifest: Manifest, lock: Path) -> None:
             shutil.copy(lock, context / "requirements.txt")
             (context / "vitrine_bento.py").write_text(ENTRY.format(name=NAME, number=manifest.release))
             (context / "bentofile.yaml").write_text(json.dumps({  # JSON is YAML
-                "service": "vitrine_bento:Vitrine", "labels": labels, "include": ["service/*.py", "vitrine_bento.py"],
+                "service": "vitrine_bento:Vitrine", "labels": labels,
+                "include": ["service/*.py", "service/*.pbtxt", "vitrine_bento.py"],
                 "python": {"requirements_txt": "requirements.txt", "lock_packages": False},
             }))  # fmt: skip
             # in a process of its own, so that no setting of this one goes into the bento
@@ -200,7 +187,7 @@ def _build(tag: str, sealed: str, manifest: Manifest, lock: Path) -> None:
 def _code(lock: Path) -> str:
     """sha256 over the service's code and the lock."""
     found = hashlib.sha256(lock.read_bytes())
-    for path in sorted((HOME / "service").glob("*.py")):
+    for path in sorted([*(HOME / "service").glob("*.py"), *(HOME / "service").glob("*.pbtxt")]):
         found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()[:32]
 

@@ -16,7 +16,7 @@ from training.backbones import Embedder
 
 LARGEST_DIFFERENCE = 1e-4
 CHECKED_BATCHES = (1, 3, 32)
-WEIGHTS = "weights_"  # begins the name of the output that tells one network from another
+WEIGHTS = "weights_"  # begins the name of the tensor that tells one network from another
 
 
 def export(model: Embedder, path: Path, *, pictures: torch.Tensor, ingredients: dict[str, object]) -> float:
@@ -61,16 +61,37 @@ def compare(model: Embedder, path: Path, pictures: torch.Tensor) -> float:
 
 
 def _name_weights(proto: onnx.ModelProto) -> None:
-    """Add an output, equal to the embeddings, whose name carries the digest of the weights.
+    """Name a tensor within the graph, the one that the embeddings are made of, after the digest of the weights.
 
-    onnxruntime keeps TensorRT's engines under a key that hashes the names of the outputs, and never the weights: a
-    network that was trained anew, with the shape of the old one, would be answered for by the old one's engine."""
+    onnxruntime keeps TensorRT's engines under a key that hashes the names of what each node gives, and never the
+    weights: a network that was trained anew, with the shape of the old one, would be answered for by the old one's
+    engine. An output of its own would do as well, but would have to stand in every server's configuration."""
     weights = hashlib.sha256(b"".join(value.SerializeToString(deterministic=True) for value in proto.graph.initializer))
-    name = WEIGHTS + weights.hexdigest()[:16]
-    proto.graph.node.append(onnx.helper.make_node("Identity", ["embeddings"], [name], name=name))
-    output = proto.graph.output.add()
-    output.CopyFrom(proto.graph.output[0])
-    output.name = name
+    made_by = {name: node for node in proto.graph.node for name in node.output}
+    old = next(name for name in made_by["embeddings"].input if name in made_by)
+    new = WEIGHTS + weights.hexdigest()[:16]
+    for node in proto.graph.node:
+        for names in (node.input, node.output):
+            for at, name in enumerate(names):
+                if name == old:
+                    names[at] = new
+    for value in proto.graph.value_info:
+        if value.name == old:
+            value.name = new
+
+
+def named_after_weights(proto: onnx.ModelProto) -> list[str]:
+    """Names of the tensors that say which weights a network has; earlier exports have an output of such a name."""
+    return [name for node in proto.graph.node for name in node.output if name.startswith(WEIGHTS)]
+
+
+def with_one_output(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Of an earlier export, without the output that was named after its weights."""
+    for part in (proto.graph.output, proto.graph.node):
+        for each in list(part):
+            if each.name.startswith(WEIGHTS):
+                part.remove(each)
+    return proto
 
 
 def _strip(proto: onnx.ModelProto) -> None:

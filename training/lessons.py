@@ -123,8 +123,8 @@ def look_ahead(
 
 
 def _held_out(interactions: pd.DataFrame, rng: np.random.Generator, shoppers: int) -> tuple[np.ndarray, pd.Series]:
-    """(interactions,) bool: what is held out; and when that begins for each shopper who is asked, by id, earliest first.
-    Where it begins for all at once, nobody teaches what came then."""
+    """(interactions,) bool: what is held out; and when that begins for each shopper who is asked, by id, earliest
+    first. Where it begins for all at once, nobody teaches what came then."""
     held = _last_tenth(interactions)
     if held is not None:
         known = interactions["user_id"].isin(interactions.loc[~held, "user_id"].unique()).to_numpy()

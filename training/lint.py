@@ -1,7 +1,9 @@
 """Checks of a Triton model repository: what the server would refuse, and what only a server with a GPU would.
 
 A server on a CPU passes over the accelerator block, whatever it says; it loads a version policy that names a version
-that is not there; it dies of a warm-up that is larger than a batch. None of that should be met in production first.
+that is not there; it dies of a warm-up that is larger than a batch, and may die of a version that it cannot load. None
+of that should be met in production first. What is known of the backends is from their sources (onnxruntime_backend,
+src/onnxruntime.cc; tensorrt_backend, src/).
 """
 
 from collections.abc import Iterator
@@ -10,32 +12,48 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from training.export import WEIGHTS
-from training.repository import MODEL, PLAN_MODEL, versions
+from service.model_repository import MODEL, PLAN_MODEL
+from training.export import WEIGHTS, named_after_weights
+from training.repository import versions
 
 FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}
 FREE = -1
-ACCELERATORS = {"gpu_execution_accelerator": ("tensorrt",), "cpu_execution_accelerator": ("openvino",)}
+ACCELERATORS = {"gpu_execution_accelerator": ("tensorrt", "cuda"), "cpu_execution_accelerator": ("openvino",)}
 # what the onnxruntime backend reads of the accelerator `tensorrt`
-FLAG, NUMBER, TEXT = ("true", "false"), None, ()
+FLAG, NUMBER, TEXT = ("true", "false", "1", "0"), None, ()
 TENSORRT: dict[str, tuple[str, ...] | None] = {
-    "precision_mode": ("FP32", "FP16", "INT8"),
+    "precision_mode": ("FP32", "FP16", "BF16", "INT8"),
     **dict.fromkeys(
         ("trt_engine_cache_path", "trt_engine_cache_prefix", "trt_timing_cache_path", "int8_calibration_table_name",
-         "trt_profile_min_shapes", "trt_profile_max_shapes", "trt_profile_opt_shapes"), TEXT
+         "trt_profile_min_shapes", "trt_profile_max_shapes", "trt_profile_opt_shapes", "trt_tactic_sources",
+         "trt_extra_plugin_lib_paths", "trt_ep_context_file_path"), TEXT
     ),
     **dict.fromkeys(
         ("max_workspace_size_bytes", "trt_max_partition_iterations", "trt_min_subgraph_size", "trt_dla_core",
-         "trt_builder_optimization_level"), NUMBER
+         "trt_builder_optimization_level", "trt_auxiliary_streams", "trt_ep_context_embed_mode"), NUMBER
     ),
     **dict.fromkeys(
         ("trt_engine_cache_enable", "trt_timing_cache_enable", "trt_dla_enable", "trt_dump_subgraphs",
          "trt_force_sequential_engine_build", "trt_context_memory_sharing_enable", "trt_layer_norm_fp32_fallback",
-         "trt_build_heuristics_enable", "trt_sparsity_enable", "int8_use_native_calibration_table"), FLAG
+         "trt_build_heuristics_enable", "trt_sparsity_enable", "int8_use_native_calibration_table",
+         "trt_force_timing_cache", "trt_detailed_build_log", "trt_cuda_graph_enable", "trt_dump_ep_context_model"), FLAG
     ),
+}  # fmt: skip
+FREELY = "; leave the entry out, and each version completes its own"
+PROFILES = ("trt_profile_min_shapes", "trt_profile_opt_shapes", "trt_profile_max_shapes")
+# ... and of a model's `parameters`; others are passed over in silence
+PARAMETERS = {
+    "onnxruntime": {
+        "intra_op_thread_count", "inter_op_thread_count", "execution_mode", "enable_mem_arena", "enable_mem_pattern",
+        "memory.enable_memory_arena_shrinkage", "session.use_device_allocator_for_initializers",
+        "share_session_between_instances", "cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy",
+        "do_copy_in_default_stream",
+    },
+    "tensorrt": {"execution_context_allocation_strategy"},
 }  # fmt: skip
 
 
@@ -88,6 +106,8 @@ def _identity(config: Any, folder: Path) -> Iterator[str]:
         if group.kind != group.KIND_AUTO:
             kind = model_config_pb2.ModelInstanceGroup.Kind.Name(group.kind)
             yield f"instance_group has kind {kind}: leave it out, and one configuration serves CPUs and GPUs"
+    for name in sorted(set(config.parameters) - PARAMETERS.get(config.backend, set(config.parameters))):
+        yield f"the backend {config.backend} reads no parameter {name!r}: it would be passed over in silence"
 
 
 def _policy(config: Any, folder: Path) -> Iterator[str]:
@@ -119,6 +139,8 @@ def _accelerators(config: Any) -> Iterator[str]:
             elif accelerator.name == "tensorrt":
                 for key, value in sorted(accelerator.parameters.items()):
                     yield from _tensorrt_parameter(key, value)
+                if len(said := [key for key in PROFILES if key in accelerator.parameters]) not in (0, len(PROFILES)):
+                    yield f"tensorrt's shapes are profiled by all of {', '.join(PROFILES)}, or none; got {said}"
 
 
 def _tensorrt_parameter(key: str, value: str) -> Iterator[str]:
@@ -128,7 +150,7 @@ def _tensorrt_parameter(key: str, value: str) -> Iterator[str]:
         return
     allowed = TENSORRT[key]
     if allowed is NUMBER:
-        if not value.isdigit():
+        if not value.removeprefix("-").isdigit():
             yield f"tensorrt's {key} must be a whole number; got {value!r}"
     elif allowed and value not in allowed:
         yield f"tensorrt's {key} must be {', '.join(allowed)}; got {value!r}"
@@ -153,6 +175,8 @@ def _lint_version(config: Any, folder: Path) -> Iterator[Finding]:
     file = folder / FILES.get(config.backend, "model.onnx")
     if not file.exists():
         yield Finding(folder, f"{file.name} is missing")
+    elif not file.stat().st_size:
+        yield Finding(file, "it is empty: no server can load it")
     elif file.suffix == ".onnx":
         for message in _graph(config, file):
             yield Finding(file, message)
@@ -163,7 +187,12 @@ def _graph(config: Any, file: Path) -> Iterator[str]:
     try:
         model = onnx.load(file, load_external_data=False)
     except Exception as error:  # protobuf's errors have no common class
-        yield f"not an ONNX model ({error})"
+        yield f"not an ONNX model ({error}): no server can load it, and one may die of it"
+        return
+    try:
+        onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    except Exception as error:  # nor have onnxruntime's
+        yield f"onnxruntime cannot load it ({error}): no server can, and one may die of it"
         return
     for kind, tensors, values in (
         ("input", config.input, model.graph.input), ("output", config.output, model.graph.output)
@@ -176,19 +205,20 @@ def _graph(config: Any, file: Path) -> Iterator[str]:
             expected = model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_").replace("FP32", "FLOAT")
             if (got := onnx.TensorProto.DataType.Name(graph[tensor.name].elem_type)) != expected:
                 yield f"{kind} {tensor.name!r} is {got} in the graph, and {expected} in config.pbtxt"
-            dims = [dim.dim_value or FREE for dim in graph[tensor.name].shape.dim][1 if config.max_batch_size else 0 :]
-            wanted = list(tensor.dims)
-            same = len(dims) == len(wanted) and all(
-                FREE in pair or pair[0] == pair[1] for pair in zip(dims, wanted, strict=True)
-            )
-            if not same:
-                yield f"{kind} {tensor.name!r} has dims {dims} in the graph, and {wanted} in config.pbtxt"
+            dims = [dim.dim_value or FREE for dim in graph[tensor.name].shape.dim]
+            wanted = [FREE] * (config.max_batch_size > 0) + list(tensor.dims)
+            if dims != wanted:
+                yield (
+                    f"tensor {tensor.name!r}: the model expects {len(dims)} dimensions (shape {dims}) but the model "
+                    f"configuration specifies {len(wanted)} dimensions (complete shape {wanted}); a server refuses "
+                    f"what is not exactly the same{FREELY if FREE in tensor.dims else ''}"
+                )
     cached = any(
         accelerator.parameters.get("trt_engine_cache_enable") == "true"
         for accelerator in config.optimization.execution_accelerators.gpu_execution_accelerator
     )
-    if config.name == MODEL and cached and not any(value.name.startswith(WEIGHTS) for value in model.graph.output):
+    if config.name == MODEL and cached and not named_after_weights(model):
         yield (
-            f"TensorRT's engines are cached by the names of outputs, and none here begins with {WEIGHTS!r}: an old "
+            f"TensorRT's engines are cached by the names of tensors, and none here begins with {WEIGHTS!r}: an old "
             "engine could answer for new weights; export the encoder anew"
         )

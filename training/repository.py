@@ -1,8 +1,4 @@
-"""The Triton model repository: release N is version N of the model `encoder`.
-
-A server in poll mode reads the folder at any moment: a version is written under a name that is no number, which the
-server passes over, and then renamed.
-"""
+"""What is in a Triton model repository, and what may go. How a version gets there: service/model_repository.py."""
 
 import re
 import shutil
@@ -10,46 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from service.errors import ReleaseMismatch
-from service.release import Manifest, digest, verify
-
-MODEL = "encoder"
-PLAN_MODEL = "encoder_trt"
-PLAN_CONFIG = Path(__file__).with_name("encoder_trt.pbtxt")
-CONFIG = Path(__file__).resolve().parent.parent / "model_repository" / MODEL / "config.pbtxt"
-
-
-def install(release: Path, repository: Path) -> Path:
-    """Put a release's encoder there as its version; does nothing where it is there already. Returns its path.
-
-    Raises ReleaseDamaged, and ReleaseMismatch where another network has its number."""
-    manifest = Manifest.read(release)
-    verify(release)
-    if manifest.encoder is None:
-        raise ReleaseMismatch(f"{release} was made from a catalogue without pictures: it has no encoder to install")
-    return put(release / "encoder.onnx", "model.onnx", repository / MODEL, manifest.release, config=CONFIG.read_text())
-
-
-def put(source: Path, name: str, model: Path, version: int, *, config: str) -> Path:
-    """Put a file there as a version of a model, with this configuration where it has none yet. Returns its path."""
-    target = model / str(version) / name
-    if target.exists():
-        if digest(target) == digest(source):
-            return target
-        raise ReleaseMismatch(
-            f"{target} is another network than {source}: a number is never given twice; package a new release, "
-            "or prune the repository"
-        )
-    model.mkdir(parents=True, exist_ok=True)
-    if not (model / "config.pbtxt").exists():
-        aside = model / ".config.pbtxt.part"
-        aside.write_text(config)
-        aside.rename(model / "config.pbtxt")
-    aside = model / f".installing-{version}"
-    shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
-    aside.mkdir()
-    shutil.copyfile(source, aside / name)
-    aside.rename(target.parent)
-    return target
+from service.model_repository import MODEL, PLAN_MODEL
+from service.release import Manifest, digest
 
 
 def release_with(encoder: Path, releases: Path) -> Path:

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
-from service.errors import VitrineError
+from service.errors import ReleaseDamaged, VitrineError
+from service.model_repository import PLAN_CONFIG, PLAN_MODEL, SAME, put
 from service.pipeline import Recommender
 from service.queries import Query
 from service.release import Release, digest
 from training.catalogue import Catalogue
+from training.export import with_one_output
 from training.precisions import QUERIES, TOP, chain_overlaps, pictures_for, refusal
 from training.progress import say, track
-from training.repository import PLAN_CONFIG, PLAN_MODEL, put
 
 PRECISIONS = ("fp16", "fp32")
 SMALLEST, USUAL, LARGEST = 1, 8, 32  # batches that the plan is made for
@@ -77,8 +79,9 @@ def export(
     if not plan.exists():
         say(f"building {plan.name}; this takes minutes")
         with tempfile.TemporaryDirectory(dir=plans) as aside:
-            built = Path(aside) / plan.name
-            toolkit.build(encoder, built, precision)
+            built, network = Path(aside) / plan.name, Path(aside) / "encoder.onnx"
+            network.write_bytes(with_one_output(onnx.load(encoder)).SerializeToString(deterministic=True))
+            toolkit.build(network, built, precision)
             built.replace(plan)
     try:
         figures = _compare(opened, catalogue, toolkit.open(plan), precision, least_overlap, seed, user_key)
@@ -86,9 +89,17 @@ def export(
         plan.unlink()
         raise
     installed = put(
-        plan, "model.plan", repository / PLAN_MODEL, opened.manifest.release, config=PLAN_CONFIG.read_text()
-    )
+        plan, "model.plan", repository / PLAN_MODEL, opened.manifest.release, config=PLAN_CONFIG.read_text(),
+        prove=lambda copy: _run_golden(toolkit.open(copy), opened),
+    )  # fmt: skip
     return {"plan": str(plan), "installed": str(installed), **figures}
+
+
+def _run_golden(encode: Encode, release: Release) -> None:
+    """Raises ReleaseDamaged where a plan does not give the golden pictures' vectors."""
+    cosines = np.einsum("nd,nd->n", encode(release.golden_pixels()), release.golden.vectors["fp32"])
+    if not cosines.min(initial=1) >= SAME:
+        raise ReleaseDamaged(f"the plan gives other vectors than were recorded: cosine {cosines.min():.4f}")
 
 
 def _compare(

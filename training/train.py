@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from service import model_repository
 from service.engines import OnnxRuntime
 from service.errors import CatalogueError
 from service.images import PREPROCESSING
 from service.pipeline import Recommender
 from service.ranker import Blend, key_check
-from service.release import Manifest, digest, encoder_file
+from service.release import Manifest, Release, digest, encoder_file
 from training import (
     batches,
     blend,
@@ -114,7 +115,8 @@ class _Run:
 
     def _install(self, release: Callable[[], Path]) -> None:
         if self.options.model_repository is not None and self.pictures is not None:
-            say(f"Triton: {repository.install(release(), self.options.model_repository)}")
+            opened = Release.open(release())
+            say(f"Triton: {model_repository.install(opened, self.options.model_repository)}")
 
     def _make(self, stage: str, inputs: dict[str, Any], build: Any, *, resumable: bool = False) -> Product:
         """The product of a stage. With `--only`, stages before the named one must have been run."""

@@ -20,10 +20,12 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import onnx
 import psutil
 import pytest
 import tritonclient.grpc as triton_grpc
 
+from service.model_repository import install, put
 from service.pipeline import Recommender
 from service.release import Release
 from tests.processes import HOME, Clients, Service, Triton, free_port, serve, triton, wait_until
@@ -66,7 +68,7 @@ def second_release(boutique_folder: Path, release_folder: Path, tmp_path_factory
 def server(tritonserver: Path, release_folder: Path, tmp_path: Path) -> Iterator[Triton]:
     """A Triton that serves release 1 from the project's repository, unchanged."""
     with triton(tritonserver, tmp_path) as made:
-        repository.install(release_folder, made.repository)
+        install(Release.open(release_folder), made.repository)
         made.start()
         yield made
 
@@ -151,7 +153,7 @@ def test_a_release_is_rolled_out_and_back_under_load(
     settings = behind(server, VITRINE_ADMIN_KEY=admin["X-Admin-Key"])
     with serve(first_release, tmp_path / "service", settings) as service, Load(service, pictures) as load:
         time.sleep(1)
-        repository.install(second_release, server.repository)
+        install(Release.open(second_release), server.repository)
         wait_until(lambda: server.has(2))
         for number in ("2", "1"):
             switched = service.http.post("/admin/release", json={"release": number}, headers=admin)
@@ -169,13 +171,39 @@ def test_a_release_is_rolled_out_and_back_under_load(
     assert not any(body["degraded"] for _, _, body in load.answers)
 
 
+def test_versions_of_two_dimensions_are_served_side_by_side(server: Triton, release_folder: Path) -> None:
+    """Each version completes its own output; an encoder may change its size while the one before still serves."""
+    model = onnx.load(release_folder / "encoder.onnx")
+    model.graph.output[0].name = "half"
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 16
+    for name, value in (("first", 0), ("end", 16), ("axis", 1)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([value]), name))
+    model.graph.node.append(onnx.helper.make_node("Slice", ["embeddings", "first", "end", "axis"], ["half"]))
+    for node in model.graph.node:  # the output has the same name in every version
+        for names in (node.input, node.output):
+            names[:] = [{"embeddings": "whole", "half": "embeddings"}.get(name, name) for name in names]
+    model.graph.output[0].name = "embeddings"
+    smaller = server.repository / "smaller.onnx"
+    smaller.write_bytes(model.SerializeToString())
+    put(smaller, "model.onnx", server.repository / "encoder", 2, config="", prove=lambda copy: None)
+    smaller.unlink()
+    wait_until(lambda: server.has(2))
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), np.uint8)
+    asked = triton_grpc.InferInput("images", list(pixels.shape), "UINT8")
+    asked.set_data_from_numpy(pixels)
+    with triton_grpc.InferenceServerClient(server.grpc) as client:
+        found = [client.infer("encoder", [asked], model_version=version).as_numpy("embeddings") for version in "12"]
+    assert [vectors.shape for vectors in found] == [(3, 32), (3, 16)]
+    np.testing.assert_allclose(found[0][:, :16], found[1], atol=1e-6)
+
+
 def test_another_network_under_the_same_number_is_never_believed(
     tritonserver: Path, release_folder: Path, second_release: Path, boutique_folder: Path, tmp_path: Path
 ) -> None:
     """The golden vectors tell it: with a fallback the service answers by itself, without one it does not start."""
     with triton(tritonserver, tmp_path) as wrong:
-        config = repository.CONFIG.read_text()
-        repository.put(second_release / "encoder.onnx", "model.onnx", wrong.repository / "encoder", 1, config=config)
+        install(Release.open(second_release), wrong.repository)
+        (wrong.repository / "encoder" / "2").rename(wrong.repository / "encoder" / "1")
         wrong.start()
         pictures = photos(boutique_folder)[:5]
         settings = behind(wrong, VITRINE_TRITON_FALLBACK="true")
@@ -269,9 +297,9 @@ def test_without_a_fallback_there_are_only_503s_until_it_is_back(
 def test_the_service_starts_a_triton_of_its_own_and_watches_it(
     tritonserver: Path, release_folder: Path, boutique_folder: Path, tmp_path: Path
 ) -> None:
-    """Killed, it is started again and used again; when the service ends, nothing is left running."""
+    """It is given the release's encoder. Killed, it is started again and used again; when the service ends, nothing is
+    left running."""
     with triton(tritonserver, tmp_path) as unused:
-        repository.install(release_folder, unused.repository)
         settings = {
             "VITRINE_ENCODER": "triton", "VITRINE_TRITON_URL": f"127.0.0.1:{free_port()}",
             "VITRINE_TRITON_SERVER": str(tritonserver), "VITRINE_MODEL_REPOSITORY": str(unused.repository),

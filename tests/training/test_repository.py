@@ -14,13 +14,14 @@ import numpy as np
 import onnx
 import pytest
 
+from service import model_repository as installing
 from service.engines import OnnxRuntime
 from service.errors import ReleaseDamaged, ReleaseMismatch, VitrineError
-from service.release import Manifest
+from service.release import Manifest, Release
 from tests.quick import options
 from training import repository, tensorrt
 from training.catalogue import read
-from training.export import WEIGHTS
+from training.export import WEIGHTS, named_after_weights
 from training.lint import lint
 from training.stages import SOURCES
 from training.train import train
@@ -31,7 +32,7 @@ def model_repository(tmp_path: Path, release_folder: Path) -> Path:
     """The project's repository with release 1 installed."""
     ignored = shutil.ignore_patterns("[0-9]*")
     folder = Path(shutil.copytree(SOURCES / "model_repository", tmp_path / "repository", ignore=ignored))
-    repository.install(release_folder, folder)
+    installing.install(Release.open(release_folder), folder)
     return folder
 
 
@@ -44,7 +45,7 @@ def test_training_installs_its_release_as_the_version_of_its_number(
     for _ in range(2):
         assert train(asked) is None
     assert (folder / "encoder" / "1" / "model.onnx").read_bytes() == (release_folder / "encoder.onnx").read_bytes()
-    assert (folder / "encoder" / "config.pbtxt").read_text() == repository.CONFIG.read_text()
+    assert (folder / "encoder" / "config.pbtxt").read_text() == installing.CONFIG.read_text()
     assert [path.name for path in (folder / "encoder").iterdir() if path.name.startswith(".")] == []
 
 
@@ -52,10 +53,40 @@ def test_a_version_is_never_another_network_than_before(model_repository: Path, 
     """Neither one that was changed, nor another release of the number."""
     (model_repository / "encoder" / "1" / "model.onnx").write_bytes(b"another")
     with pytest.raises(ReleaseMismatch, match="never given twice"):
-        repository.install(copied_release, model_repository)
+        installing.install(Release.open(copied_release), model_repository)
     (copied_release / "encoder.onnx").write_bytes(b"tampered")
     with pytest.raises(ReleaseDamaged):
-        repository.install(copied_release, model_repository)
+        installing.install(Release.open(copied_release), model_repository)
+
+
+def truncated(encoder: Path) -> None:
+    """As a full disk leaves it."""
+    encoder.write_bytes(encoder.read_bytes()[:-1000])
+
+
+def of_other_weights(encoder: Path) -> None:
+    """A network that runs, and gives other vectors."""
+    model = onnx.load(encoder)
+    largest = max(model.graph.initializer, key=lambda value: len(value.raw_data))
+    largest.raw_data = np.random.default_rng(0).normal(size=len(largest.raw_data) // 4).astype(np.float32).tobytes()
+    encoder.write_bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(("change", "said"), [(truncated, "cannot be run"), (of_other_weights, "other vectors")])
+def test_a_network_that_fails_never_gets_a_versions_name(
+    copied_release: Path, tmp_path: Path, change: Callable[[Path], None], said: str
+) -> None:
+    """It is run on golden pictures first; nothing of it is left, neither in a new repository nor in one that serves."""
+    release = Release.open(copied_release)
+    change(copied_release / "encoder.onnx")  # after the release was verified
+    with pytest.raises(ReleaseDamaged, match=said):
+        installing.install(release, tmp_path / "new")
+    assert not (tmp_path / "new" / "encoder").exists()
+    serves = tmp_path / "serves" / "encoder"
+    (serves / "7").mkdir(parents=True)
+    with pytest.raises(ReleaseDamaged, match=said):
+        installing.install(release, tmp_path / "serves")
+    assert [path.name for path in serves.iterdir()] == ["7"]
 
 
 def test_an_encoder_without_a_release_has_no_number(tmp_path: Path, release_folder: Path) -> None:
@@ -68,7 +99,8 @@ def test_pruning_keeps_what_is_named(model_repository: Path, release_folder: Pat
     """Releases that are there, what is pinned, and what VITRINE_RELEASE serves."""
     source = release_folder / "encoder.onnx"
     for version in (2, 3, 4, 5):
-        repository.put(source, "model.onnx", model_repository / "encoder", version, config="")
+        folder = model_repository / "encoder"
+        installing.put(source, "model.onnx", folder, version, config="", prove=lambda copy: None)
     releases = tmp_path / "releases"
     (releases / "2").mkdir(parents=True)
     command = [sys.executable, "-m", "training", "prune-repository", str(model_repository), "--releases", str(releases)]
@@ -81,23 +113,20 @@ def test_pruning_keeps_what_is_named(model_repository: Path, release_folder: Pat
     assert not list((model_repository / "encoder").glob(".*"))
 
 
-def test_each_export_names_an_output_after_its_weights(
+def test_each_export_names_a_tensor_after_its_weights(
     release_folder: Path, boutique_folder: Path, tmp_path: Path
 ) -> None:
-    """Equal to the embeddings; another network of the same shape has another name, the same network the same."""
+    """Within the graph, which has one output; another network of the same shape has another name, the same the same."""
     model = onnx.load(release_folder / "encoder.onnx")
-    embeddings, named = (output.name for output in model.graph.output)
-    assert embeddings == "embeddings"
-    assert named.startswith(WEIGHTS)
-    pixels = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
-    session = OnnxRuntime(release_folder / "encoder.onnx", threads=1)._session
-    assert (session.run([named], {"images": pixels})[0] == session.run(["embeddings"], {"images": pixels})[0]).all()
+    assert [output.name for output in model.graph.output] == ["embeddings"]
+    [named] = named_after_weights(model)
     shutil.copytree(release_folder.parent / ".stages", tmp_path / ".stages")
     asked = options(boutique_folder, tmp_path)
     other = replace(asked, encoder=replace(asked.encoder, seed=1, epochs=1, last_layer_steps=10))
     for stage in ("encoder", "export"):
         train(replace(other, only=stage))
-    names = {onnx.load(path).graph.output[1].name for path in (tmp_path / ".stages").glob("export*/encoder.onnx")}
+    exports = (tmp_path / ".stages").glob("export*/encoder.onnx")
+    names = {name for path in exports for name in named_after_weights(onnx.load(path))}
     assert len(names) == 2
     assert named in names
 
@@ -116,12 +145,33 @@ def edit(old: str, new: str) -> Change:
     return change
 
 
-def rename_output(folder: Path) -> None:
-    """As an export of older code would have it."""
+def output(tensor: str) -> Change:
+    """Name an output in the configuration."""
+    return edit("version_policy", f"output [ {{ name: {tensor} }} ]\nversion_policy")
+
+
+def changed(folder: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+    """The network of version 1, otherwise."""
     path = folder / "encoder" / "1" / "model.onnx"
     model = onnx.load(path)
-    del model.graph.output[1]
+    change(model)
     path.write_bytes(model.SerializeToString())
+
+
+def rename_weights(folder: Path) -> None:
+    """As an export of older code would have it."""
+
+    def rename(model: onnx.ModelProto) -> None:
+        for node in model.graph.node:
+            for names in (node.input, node.output):
+                names[:] = [name.replace(WEIGHTS, "tensor_") for name in names]
+
+    changed(folder, rename)
+
+
+def without_a_weight(folder: Path) -> None:
+    """A file that is whole, of a graph that is not."""
+    changed(folder, lambda model: model.graph.initializer.pop())
 
 
 WRONG: dict[str, tuple[Change, str]] = {
@@ -129,10 +179,10 @@ WRONG: dict[str, tuple[Change, str]] = {
     "an unknown enum": (edit("TYPE_UINT8 dims", "TYPE_UINT7 dims"), "not a model configuration"),
     "another name": (edit('name: "encoder"', 'name: "other"'), "name is 'other'"),
     "another backend": (edit('"onnxruntime"', '"onnx"'), "backend is 'onnx'"),
-    "a kind": (edit("{ count: 1 }", "{ count: 1 kind: KIND_GPU }"), "kind KIND_GPU"),
+    "a kind": (edit("{ count: 2 }", "{ count: 2 kind: KIND_GPU }"), "kind KIND_GPU"),
     "an accelerator's name": (edit('"tensorrt"', '"tensor_rt"'), "expected tensorrt"),
     "a parameter's name": (edit("trt_engine_cache_enable", "trtEngineCacheEnable"), "did you mean"),
-    "a parameter's case": (edit('"FP16"', '"fp16"'), "must be FP32, FP16, INT8"),
+    "a parameter's case": (edit('"FP16"', '"fp16"'), "must be FP32, FP16, BF16, INT8"),
     "a parameter's number": (edit('"1073741824"', '"1G"'), "whole number"),
     "a policy that unloads": (edit("all { }", "latest { num_versions: 1 }"), "not `all`"),
     "a version that is absent": (edit("all { }", "specific { versions: [1, 9] }"), r"not there: \[9\]"),
@@ -141,16 +191,26 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a warm-up's shape": (edit("dims: [ 224, 224, 3 ] zero", "dims: [ 32, 32, 3 ] zero"), "another type or shape"),
     "no timeout": (edit("default_timeout_microseconds: 2000000", ""), "late work"),
     "a cache": (edit("max_batch_size: 32", "max_batch_size: 32 response_cache { enable: true }"), "--cache-config"),
-    "a tensor's name": (edit('name: "embeddings"', 'name: "vectors"'), "no output 'vectors'"),
-    "a tensor's type": (edit("TYPE_FP32", "TYPE_FP16"), "is FLOAT in the graph"),
-    "a tensor's dims": (edit("dims: [ -1 ]", "dims: [ -1, 7 ]"), "has dims"),
+    "a tensor's name": (output('"vectors" data_type: TYPE_FP32 dims: [ 128 ]'), "no output 'vectors'"),
+    "a tensor's type": (output('"embeddings" data_type: TYPE_FP16 dims: [ 128 ]'), "is FLOAT in the graph"),
+    "a tensor's dims": (output('"embeddings" data_type: TYPE_FP32 dims: [ 128, 7 ]'), "specifies 3 dimensions"),
+    "a dimension left open": (
+        output('"embeddings" data_type: TYPE_FP32 dims: [ -1 ]'),
+        r"expects 2 dimensions \(shape \[-1, \d+\]\) but .* \(complete shape \[-1, -1\]\).*leave the entry out",
+    ),
+    "a parameter that nobody reads": (edit('"intra_op_thread_count"', '"intra_op_threads"'), "no parameter 'intra_op_"),
+    "a shape profiled in part": (
+        edit('        parameters { key: "trt_profile_opt_shapes" value: "images:8x224x224x3" }\n', ""), "by all of"
+    ),
+    "a truncated network": (lambda folder: truncated(folder / "encoder" / "1" / "model.onnx"), "no server can load"),
+    "a network without a part": (without_a_weight, "onnxruntime cannot load it"),
     "no configuration": (lambda folder: (folder / "encoder" / "config.pbtxt").unlink(), "is missing"),
     "no model in a version": (lambda folder: (folder / "encoder" / "7").mkdir(), "model.onnx is missing"),
     "no ONNX": (lambda folder: (folder / "encoder" / "1" / "model.onnx").write_bytes(b"\0\1\2"), "not an ONNX model"),
-    "weights without a name": (rename_output, "old engine could answer"),
+    "weights without a name": (rename_weights, "old engine could answer"),
     "a plan model without a plan": (
         lambda folder: (folder / "encoder_trt").mkdir()
-        or (folder / "encoder_trt" / "config.pbtxt").write_text(repository.PLAN_CONFIG.read_text()),
+        or (folder / "encoder_trt" / "config.pbtxt").write_text(installing.PLAN_CONFIG.read_text()),
         "not ready",
     ),
 }  # fmt: skip

@@ -12,9 +12,18 @@ import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
 
+OUTPUT = {"name": "embeddings", "data_type": "TYPE_FP32", "dims": [-1]}
+
 
 class TritonPythonModel:
     """One instance of one version of a model."""
+
+    @staticmethod
+    def auto_complete_config(config: object) -> object:
+        """Add the output, which the C++ backend takes from the graph of each version."""
+        if not config.as_dict()["output"]:
+            config.add_output(OUTPUT)
+        return config
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the version's model.onnx."""
@@ -22,7 +31,8 @@ class TritonPythonModel:
         self._inputs = [tensor["name"] for tensor in config["input"]]
         self._outputs = [tensor["name"] for tensor in config["output"]]
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        threads = config["parameters"].get("intra_op_thread_count", {}).get("string_value")
+        options.intra_op_num_threads = int(threads) if threads else len(os.sched_getaffinity(0))
         # threads that spin while they wait would take the cores from the server, and stall it for half a second
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         path = Path(args["model_repository"], args["model_version"], "model.onnx")
