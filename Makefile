@@ -26,7 +26,7 @@ POLL := --model-control-mode=poll --repository-poll-secs=2 --exit-on-error=false
 export REASON WHO # a commit's message may hold anything: the shell reads it from the environment
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve serve-triton serve-triton-inside ask test check check-k8s test-slow fuzz test-container bench bench-large lock clean
+.PHONY: help install serve serve-triton serve-triton-inside ask test check check-k8s test-slow fuzz test-container bench bench-large check-gpu lock clean
 .PHONY: train gate bento image push propose promote
 
 help: ## list the targets
@@ -131,6 +131,9 @@ bench: .venv/peers .triton/installed releases/1/manifest.json ## measure beside 
 	$(BIN)/python benchmarks/growth.py --work benchmarks/indexes --sizes 10000 100000
 	$(BIN)/python benchmarks/factorize.py demo
 	$(BIN)/python benchmarks/ranking.py demo --trials 3
+
+check-gpu: install ## everything that needs a GPU, beside the CPU: one table (six minutes at most)
+	$(BIN)/python benchmarks/gpu.py
 
 bench-large: .venv/peers ## the index at a million items beside the peers, and at three (an hour and more, 16 GiB)
 	$(BIN)/python benchmarks/ann.py --items 1000000 --work benchmarks/indexes

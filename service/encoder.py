@@ -42,10 +42,13 @@ class Candidate:
     engine: str
     precision: str
     path: Path
+    engine_cache: Path | None = None
 
     def open(self, *, threads: int, lanes: int = 1) -> Encoder:
         """Load it."""
-        return ENGINES[self.engine](self.path, threads=threads, lanes=lanes)
+        return ENGINES[self.engine](
+            self.path, threads=threads, lanes=lanes, precision=self.precision, engine_cache=self.engine_cache
+        )
 
     def __str__(self) -> str:
         return f"{self.engine} {self.precision}"
@@ -60,8 +63,11 @@ class Chosen:
     tried: Mapping[str, str]
 
 
-def candidates(files: Mapping[str, Path], *, engine: str = AUTO, precision: str = AUTO) -> list[Candidate]:
-    """What may be tried. files: precision -> ONNX file. Raises EncoderUnavailable where nothing is left."""
+def candidates(
+    files: Mapping[str, Path], *, engine: str = AUTO, precision: str = AUTO, engine_cache: Path | None = None
+) -> list[Candidate]:
+    """What may be tried. files: precision -> ONNX file; engine_cache: folder that keeps what an engine builds, or None.
+    Raises EncoderUnavailable where nothing is left."""
     engines = installed() if engine == AUTO else [engine]
     precisions = list(files) if precision == AUTO else [precision]
     if engine not in CHOICES or engine not in (AUTO, *installed()):
@@ -71,7 +77,7 @@ def candidates(files: Mapping[str, Path], *, engine: str = AUTO, precision: str 
             f"VITRINE_PRECISION={precision}: this release has {', '.join(files)}; "
             f"make it with vitrine train --precision {precision}"
         )
-    return [Candidate(name, each, files[each]) for name in engines for each in precisions]
+    return [Candidate(name, each, files[each], engine_cache) for name in engines for each in precisions]
 
 
 def choose(

@@ -5,6 +5,7 @@ share of the threads: on a CPU, as many single-threaded calls as there are cores
 one call over all cores does.
 """
 
+import hashlib
 import importlib.util
 import threading
 from pathlib import Path
@@ -17,7 +18,9 @@ GPU_BATCH = 16
 # Two requests at once are answered in a twentieth less time than one after the other; more gain nothing. The bits were
 # the same for batches of one, two and four.
 CPU_BATCH = 2
-PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+TENSORRT = "TensorrtExecutionProvider"
+PROVIDERS = (TENSORRT, "CUDAExecutionProvider", "CPUExecutionProvider")
+BATCHES = {"min": 1, "opt": 8, "max": 32}  # that one engine of TensorRT is built for
 
 
 class OnnxRuntime:
@@ -25,13 +28,19 @@ class OnnxRuntime:
 
     degraded = ""
 
-    def __init__(self, path: Path, *, threads: int, lanes: int = 1) -> None:
+    def __init__(
+        self, path: Path, *, threads: int, lanes: int = 1, precision: str = "fp32", engine_cache: Path | None = None
+    ) -> None:
+        """precision: of the file; engine_cache: folder that keeps what TensorRT builds, which takes minutes."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = max(1, threads // lanes)
         options.log_severity_level = 3
         if lanes > 1:  # threads that spin while they wait would take the cores from the other lanes
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers = [name for name in PROVIDERS if name in onnxruntime.get_available_providers()]
+        with_options = {TENSORRT: tensorrt_options(path, precision=precision, cache=engine_cache)}
+        providers = [
+            (name, with_options.get(name, {})) for name in PROVIDERS if name in onnxruntime.get_available_providers()
+        ]
         self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         self.dim = int(self._session.get_outputs()[0].shape[1])
         device = str(self._session.get_providers()[0]).removesuffix("ExecutionProvider")
@@ -45,12 +54,31 @@ class OnnxRuntime:
         return np.asarray(vectors)
 
 
+def tensorrt_options(path: Path, *, precision: str, cache: Path | None) -> dict[str, str]:
+    """Options of onnxruntime's TensorRT provider for a network. cache: folder of engines and timings, or None.
+
+    Its own key of an engine knows the names of the graph's tensors and not the weights, so that the engine of another
+    network of the same shape could be taken: the digest of the file stands before it."""
+    shapes = {f"trt_profile_{name}_shapes": f"images:{batch}x224x224x3" for name, batch in BATCHES.items()}
+    options = {"trt_fp16_enable": str(int(precision == "fp16")), **shapes}
+    if cache is None:
+        return options
+    return {
+        **options, "trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache),
+        "trt_engine_cache_prefix": hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+        "trt_timing_cache_enable": "1", "trt_timing_cache_path": str(cache),
+    }  # fmt: skip
+
+
 class OpenVino:
     """OpenVINO on the CPU; it has the faster kernels for int8."""
 
     degraded = ""
 
-    def __init__(self, path: Path, *, threads: int, lanes: int = 1) -> None:
+    def __init__(
+        self, path: Path, *, threads: int, lanes: int = 1, precision: str = "fp32", engine_cache: Path | None = None
+    ) -> None:
+        """precision, engine_cache: as of OnnxRuntime; not needed here."""
         import openvino
 
         settings = {

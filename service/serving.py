@@ -138,7 +138,9 @@ def start_triton(settings: Settings, metrics: Metrics) -> TritonServer | None:
 
 def _in_process(release: Release, settings: Settings, cpus: int, metrics: Metrics) -> _Opened:
     """The engine and precision that are the fastest here."""
-    found = candidates(release.encoders, engine=settings.encoder, precision=settings.precision)
+    found = candidates(
+        release.encoders, engine=settings.encoder, precision=settings.precision, engine_cache=settings.engine_cache
+    )
     chosen = choose(found, release.golden_pixels(), release.golden.vectors, threads=cpus, lanes=cpus)
     logger.info("encoder: %s, the fastest of %s", chosen.candidate, dict(chosen.tried))
     return _Opened(chosen.encoder, chosen.candidate.engine, chosen.candidate.precision, cpus + 1)

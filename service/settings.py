@@ -92,6 +92,10 @@ class Settings(BaseSettings):
     traces_endpoint: str | None = Field(None, description="URL of a collector, OTLP over HTTP; without it, no traces")
     traces_share: float = Field(0.05, ge=0, le=1, description="of the requests whose callers have not decided")
     recall_every: float = Field(60.0, ge=0, description="seconds between probes of the index's recall; 0: none")
+    engine_cache: Path | None = Field(
+        None,
+        description="folder that keeps the engines which TensorRT builds in minutes; else each start does",
+    )
     precision: str = Field(AUTO, description=f"of the encoder: {', '.join((AUTO, *PRECISIONS))}, if in the release")
 
     @classmethod

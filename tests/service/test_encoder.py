@@ -7,7 +7,7 @@ import pytest
 
 from service import images
 from service.encoder import Candidate, available_cpus, candidates, choose
-from service.engines import installed
+from service.engines import installed, tensorrt_options
 from service.errors import EncoderUnavailable
 from service.release import Release
 
@@ -23,6 +23,25 @@ def golden(release: Release) -> np.ndarray:
     """Its golden pictures as pixels."""
     names = [case.picture for case in release.golden.cases if case.picture]
     return images.decode_all((release.path / "golden" / name).read_bytes() for name in names)
+
+
+def test_tensorrts_engines_are_kept_by_the_weights(tmp_path: Path) -> None:
+    """One engine serves batches from 1 to 32; two networks of one shape never share one; nothing is kept unasked."""
+    files = [tmp_path / name for name in ("one.onnx", "another.onnx", "one.fp16.onnx")]
+    for file, weights in zip(files, (b"1", b"2", b"1"), strict=True):
+        file.write_bytes(weights)
+    one, other, half = (
+        tensorrt_options(file, precision=precision, cache=tmp_path)
+        for file, precision in zip(files, ("fp32", "fp32", "fp16"), strict=True)
+    )
+    assert one["trt_engine_cache_prefix"] != other["trt_engine_cache_prefix"]
+    assert (one["trt_engine_cache_path"], one["trt_timing_cache_path"]) == (str(tmp_path), str(tmp_path))
+    assert (one["trt_fp16_enable"], half["trt_fp16_enable"]) == ("0", "1")
+    unkept = tensorrt_options(files[0], precision="fp32", cache=None)
+    assert not [name for name in unkept if "cache" in name]
+    assert [unkept[f"trt_profile_{name}_shapes"] for name in ("min", "max")] == [
+        "images:1x224x224x3", "images:32x224x224x3",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("engine", installed())
