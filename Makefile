@@ -27,7 +27,7 @@ export REASON WHO # a commit's message may hold anything: the shell reads it fro
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve serve-triton serve-triton-inside ask test check check-k8s test-slow fuzz test-container bench bench-large check-gpu lock clean
-.PHONY: train gate bento image push propose promote
+.PHONY: train gate bento image push image-reference propose promote
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -102,23 +102,30 @@ gate: install ## compare RELEASE (default: the newest) with what is in productio
 bento: install ## RELEASE and the service as a bento, in dist/
 	$(BIN)/vitrine bento $(RELEASE) --releases $(RELEASES)
 
-image: install ## RELEASE and the service as the image IMAGE:RELEASE, by ENGINE (docker or podman)
+image: install ## RELEASE and the service as the image IMAGE:RELEASE, by ENGINE (docker or podman); its tag is RELEASE and a digest of what it was made of
 	$(BIN)/vitrine image $(RELEASE) --engine $(ENGINE) --repository $(IMAGE) --releases $(RELEASES)
 
-push: ## the image to its registry
-	$(ENGINE) push $(IMAGE):$(RELEASE)
-
+TAGGED = $$(cat dist/vitrine-$(RELEASE).image)
 # after `make push` the engine knows the digest under which the registry has the image
-propose: DIGEST = $(addprefix --image-digest=,$(shell $(ENGINE) image inspect --format '{{index .RepoDigests 0}}' $(IMAGE):$(RELEASE) 2>/dev/null | sed 's/.*@//'))
+REFERENCE = $(TAGGED)@$$($(ENGINE) image inspect --format '{{index .RepoDigests 0}}' $(TAGGED) | sed 's/.*@//')
+# no tag that starts a release, and no branch of the same release in other code, has this name
+BRANCH = promotion/$$(sed 's/.*://' dist/vitrine-$(RELEASE).image)
+
+push: ## the image to its registry
+	$(ENGINE) push $(TAGGED)
+
+image-reference: ## name, tag and digest of the image that was pushed, as `vitrine promote --image` takes them
+	@echo "$(REFERENCE)"
+
 propose: install ## the promotion as a pull request that changes one line of OVERLAY
-	$(BIN)/vitrine promote $(RELEASE) --to production --reason "$$REASON" --propose --write-overlay $(OVERLAY) $(DIGEST) --catalogue $(CATALOGUE) --releases $(RELEASES)
-	git switch --create release-$(RELEASE)
+	$(BIN)/vitrine promote $(RELEASE) --to production --reason "$$REASON" --propose --write-overlay $(OVERLAY) --image "$(REFERENCE)" --catalogue $(CATALOGUE) --releases $(RELEASES)
+	git switch --create "$(BRANCH)"
 	git commit --message "Promote release $(RELEASE): $$REASON" $(OVERLAY)
-	git push origin release-$(RELEASE)
+	git push origin "$(BRANCH)"
 	gh pr create --fill
 
 promote: install ## have production name what OVERLAY names: once the pull request is merged
-	$(BIN)/vitrine promote $$($(BIN)/python -m training.overlays $(OVERLAY)) --to production --reason "$$REASON" --who "$$WHO" --catalogue $(CATALOGUE) --releases $(RELEASES)
+	$(BIN)/vitrine promote $$($(BIN)/python -m training.overlays $(OVERLAY)) --to production --reason "$$REASON" --who "$$WHO" --as-proposed --releases $(RELEASES)
 
 bench: .venv/peers .triton/installed releases/1/manifest.json ## measure beside the peers on the demo (half an hour); tables and plots in benchmarks/results/
 	$(BIN)/python benchmarks/encoder.py --pictures demo/images

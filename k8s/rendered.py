@@ -13,6 +13,7 @@ import yaml
 HOME = Path(__file__).resolve().parent
 # what a component needs before it; `overlays/` show the usual combinations
 NEEDS = {"gpu": ("triton",), "tensorrt": ("triton", "gpu"), "hpa-requests": ("hpa",)}
+IMAGES = ("vitrine", "vitrine-candidate", "vitrine-code")  # that an overlay names
 WORKLOADS = ("Deployment", "Job", "Pod", "StatefulSet", "DaemonSet")
 
 Manifest = dict[str, Any]
@@ -58,9 +59,10 @@ def render_component(name: str) -> list[Manifest]:
         def there(path: str) -> str:
             return os.path.relpath(HOME / path, Path(folder).resolve())
 
-        images = [{"name": each, "newName": "vitrine", "newTag": "1"} for each in ("vitrine", "vitrine-candidate")]
+        images = [{"name": each, "newName": "vitrine", "newTag": "1"} for each in IMAGES]
+        (Path(folder) / "namespace.yaml").write_text("{apiVersion: v1, kind: Namespace, metadata: {name: check}}\n")
         kustomization = {
-            "resources": [there("base")], "namespace": "check", "images": images,
+            "resources": ["namespace.yaml", there("base")], "namespace": "check", "images": images,
             "components": [there(f"components/{each}") for each in (*NEEDS.get(name, ()), name)],
         }  # fmt: skip
         (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))

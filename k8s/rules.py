@@ -10,9 +10,13 @@ from k8s.rendered import Manifest, Pod, name_of
 from service.keys import OPEN_PATHS
 from service.settings import Settings
 
-SECRETS = {"vitrine": {"user-key"}}  # made by hand, see README.md: name -> keys
+SECRETS = {"vitrine": {"user-key", "api-keys"}, "vitrine-tls": {""}}  # made by hand, see README.md: name -> keys
 CLIENTS = {"vitrine/client": "true"}  # who may ask is labelled by whoever owns it
 PROBED = {"vitrine": OPEN_PATHS, "triton": ("/v2/health/live", "/v2/health/ready")}
+NODE_LOCAL_DNS = "169.254.20.10/32"
+ENGINES = "/tmp/vitrine-engines"  # as the encoder's configuration says
+BUILDING = 900  # seconds
+SLOWEST_BODY = 600  # seconds
 ADDED = 5  # seconds that a request may take beyond VITRINE_DEADLINE, see service/app.py
 
 Rule = Callable[[list[Manifest], list[Pod]], Iterator[tuple[str, str]]]
@@ -76,6 +80,10 @@ def peers_are_named(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tupl
 def _peer(
     policy: Manifest, peer: dict[str, Any], rule: dict[str, Any], direction: str, own: list[Pod], pods: list[Pod]
 ) -> Iterator[tuple[str, str]]:
+    if "ipBlock" in peer:
+        if peer["ipBlock"]["cidr"].endswith("/0"):
+            yield name_of(policy), f"the {direction} peer {peer} is everybody"
+        return
     selectors = [peer.get("podSelector"), peer.get("namespaceSelector")]
     labels = [each.get("matchLabels") for each in selectors if each is not None]
     if not labels or not all(labels):
@@ -156,14 +164,15 @@ def _references(pod: Pod) -> Iterator[tuple[str, str, str]]:
                     yield kind, source[field]["name"], ""
         for variable in container.get("env", []):
             for field, kind in (("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret")):
-                if field in variable.get("valueFrom", {}):
-                    yield kind, variable["valueFrom"][field]["name"], variable["valueFrom"][field]["key"]
+                source = variable.get("valueFrom", {}).get(field)
+                if source is not None and not source.get("optional"):
+                    yield kind, source["name"], source["key"]
     for volume in pod.spec.get("volumes", []):
         for field, kind, key in (
             ("configMap", "ConfigMap", "name"), ("secret", "Secret", "secretName"),
             ("persistentVolumeClaim", "PersistentVolumeClaim", "claimName"),
         ):  # fmt: skip
-            if field in volume:
+            if field in volume and not volume[field].get("optional"):
                 yield kind, volume[field][key], ""
 
 
@@ -246,14 +255,26 @@ def _rights(container: dict[str, Any]) -> Iterator[str]:
     asked = container.get("resources", {})
     if not {"cpu", "memory"} <= asked.get("requests", {}).keys() or "memory" not in asked.get("limits", {}):
         yield "requests of cpu and memory, and a limit of memory, must be set"
+    if "ephemeral-storage" not in asked.get("requests", {}) or "ephemeral-storage" not in asked.get("limits", {}):
+        yield "ephemeral-storage must be asked for and limited: else a node that runs out of disk evicts this pod first"
 
 
 def requests_survive(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[str, str]]:
     """A rollout takes nobody away before another is ready, and a pod that ends has time for what it began."""
     maps = {each["metadata"]["name"]: each.get("data", {}) for each in _of_kind(manifests, "ConfigMap")}
     for each in _of_kind(manifests, "Deployment"):
-        if each["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxUnavailable") != 0:
+        strategy = each["spec"].get("strategy", {})
+        if _has_gpu(each["spec"]["template"]["spec"]):
+            if strategy.get("type") != "Recreate":
+                yield name_of(each), "it holds a GPU: without Recreate a new pod waits for the one that the old one has"
+        elif strategy.get("rollingUpdate", {}).get("maxUnavailable") != 0:
             yield name_of(each), "maxUnavailable must be 0"
+    for each in _of_kind(manifests, "PodDisruptionBudget"):
+        if each["spec"].get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
+            yield (
+                name_of(each),
+                "unhealthyPodEvictionPolicy must be AlwaysAllow: else a pod that is not ready keeps a node",
+            )
     for pod in pods:
         for container in pod.spec["containers"]:
             if _image(container)[0] != "vitrine" or not container.get("ports"):
@@ -271,7 +292,154 @@ def requests_survive(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tup
                 yield pod.name, f"terminationGracePeriodSeconds must be at least {needed + ADDED:g}"
 
 
+def _has_gpu(pod: dict[str, Any]) -> bool:
+    return any("nvidia.com/gpu" in each.get("resources", {}).get("limits", {}) for each in pod["containers"])
+
+
+def pods_of_a_rollout_are_spread(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[str, str]]:
+    """A constraint that counts the pods of the rollout before puts all new ones onto one node."""
+    for pod in pods:
+        for constraint in pod.spec.get("topologySpreadConstraints", []):
+            if constraint.get("matchLabelKeys") != ["pod-template-hash"]:
+                yield pod.name, "topologySpreadConstraints must have matchLabelKeys: [pod-template-hash]"
+
+
+def names_are_asked_for(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[str, str]]:
+    """Who may go out may ask for names, also where nodes cache them."""
+    for each in _of_kind(manifests, "NetworkPolicy"):
+        egress = each["spec"].get("egress", [])
+        peers = [
+            peer for rule in egress for peer in rule.get("to", []) if {"port": 53, "protocol": "UDP"} in rule["ports"]
+        ]
+        if egress and not any(peer.get("ipBlock", {}).get("cidr") == NODE_LOCAL_DNS for peer in peers):
+            yield name_of(each), f"egress must allow {NODE_LOCAL_DNS}: pods ask that address where nodes cache names"
+
+
+def metrics_can_be_read(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[str, str]]:
+    """Whatever has a port of metrics lets Prometheus in."""
+    for pod in pods:
+        if "metrics" not in pod.ports:
+            continue
+        policies = [
+            each for each in _of_kind(manifests, "NetworkPolicy") if pod in _selected(pods, each["spec"]["podSelector"])
+        ]
+        rules = [rule for each in policies for rule in each["spec"].get("ingress", [])]
+        if not any({"port": "metrics"} in rule.get("ports", []) for rule in rules):
+            yield pod.name, "it has a port metrics, which nobody may read"
+
+
+def volumes_fit_their_pods(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[str, str]]:
+    """What only one pod may mount is not mounted by two at once, and what is built for minutes is kept."""
+    claims = {
+        each["metadata"]["name"]: each["spec"]["accessModes"] for each in _of_kind(manifests, "PersistentVolumeClaim")
+    }
+    for each in _of_kind(manifests, "Deployment"):
+        spec = each["spec"]["template"]["spec"]
+        for volume in spec.get("volumes", []):
+            modes = claims.get(volume.get("persistentVolumeClaim", {}).get("claimName"), ["ReadWriteMany"])
+            alone = each["spec"].get("strategy", {}).get("type") == "Recreate"
+            if "ReadWriteMany" not in modes and not alone and volume["name"] == "engines":
+                yield (
+                    name_of(each),
+                    f"volume {volume['name']} is mounted by one pod at a time: strategy must be Recreate",
+                )
+        if _has_gpu(spec):
+            kept = [m["name"] for c in spec["containers"] for m in c["volumeMounts"] if m["mountPath"] == ENGINES]
+            if not any(v["name"] in kept and "persistentVolumeClaim" in v for v in spec.get("volumes", [])):
+                yield (
+                    name_of(each),
+                    f"{ENGINES}, where TensorRT's engines are kept, must be a volume that outlives the pod",
+                )
+            probe = spec["containers"][0].get("startupProbe", {})
+            if probe.get("periodSeconds", 10) * probe.get("failureThreshold", 3) < BUILDING:
+                yield name_of(each), f"startupProbe must wait {BUILDING} s: engines are built before anything answers"
+
+
+def nothing_keeps_a_pod_from_starting(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[str, str]]:
+    """Triton is a help, not a condition: no container that must end first writes into its repository."""
+    for pod in pods:
+        for container in pod.spec.get("initContainers", []) if pod.name.startswith("Deployment/") else []:
+            if any(mount["mountPath"].startswith("/models") for mount in container.get("volumeMounts", [])):
+                yield (
+                    pod.name,
+                    f"{container['name']} runs first and writes /models: a claim that cannot be written stops it",
+                )
+
+
+def jobs_are_named_by_release(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[str, str]]:
+    """A Job cannot be changed: the next release's needs another name."""
+    for each in _of_kind(manifests, "Job"):
+        if not re.search(r"-[0-9]+$", each["metadata"]["name"]):
+            yield name_of(each), "a Job cannot be changed: its name must end in the number of the release"
+
+
+def tls_is_everywhere(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[str, str]]:
+    """Probes speak what the port speaks."""
+    maps = {each["metadata"]["name"]: each.get("data", {}) for each in _of_kind(manifests, "ConfigMap")}
+    for pod in pods:
+        for container in pod.spec["containers"]:
+            if _image(container)[0] != "vitrine" or not container.get("ports"):
+                continue
+            said = [maps.get(source.get("configMapRef", {}).get("name"), {}) for source in container.get("envFrom", [])]
+            scheme = "HTTPS" if any("VITRINE_TLS_CERTIFICATE" in each for each in said) else "HTTP"
+            for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+                if container.get(kind, {}).get("httpGet", {}).get("scheme", "HTTP") != scheme:
+                    yield pod.name, f"{kind} must ask by {scheme}"
+            anonymous = any(each.get("VITRINE_ALLOW_ANONYMOUS") == "true" for each in said)
+            keys = {"VITRINE_API_KEY", "VITRINE_API_KEYS"} & {each["name"] for each in container.get("env", [])}
+            if not anonymous and not keys:
+                yield pod.name, "neither VITRINE_ALLOW_ANONYMOUS nor an API key: the service refuses to start"
+
+
+def routes_lead_somewhere(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[str, str]]:
+    """A gateway's routes name services and ports, and give a large body time."""
+    services = {each["metadata"]["name"]: each for each in _of_kind(manifests, "Service")}
+    for each in _of_kind(manifests, "HTTPRoute", "GRPCRoute"):
+        for rule in each["spec"]["rules"]:
+            for ref in rule["backendRefs"]:
+                ports = [port["port"] for port in services.get(ref["name"], {"spec": {"ports": []}})["spec"]["ports"]]
+                if ref["port"] not in ports:
+                    yield name_of(each), f"it leads to {ref['name']}:{ref['port']}; there is {ports}"
+            for name in ("request", "backendRequest") if each["kind"] == "HTTPRoute" else ():
+                said = rule.get("timeouts", {}).get(name, "0s")
+                if int(re.sub(r"\D", "", said)) < SLOWEST_BODY or not said.endswith("0s"):
+                    yield (
+                        name_of(each),
+                        f"timeouts.{name} must be {SLOWEST_BODY}s at least: a large photo from a slow phone",
+                    )
+
+
+def queries_ask_for_their_namespace(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[str, str]]:
+    """One Prometheus sees staging and production: a figure over both is neither's."""
+    for each in _of_kind(manifests, "PrometheusRule"):
+        for rule in (rule for group in each["spec"]["groups"] for rule in group["rules"]):
+            for found in re.findall(r"\b(?:sum|min|max|avg|count|group)\b *(?:by *\(([^)]*)\))?", rule["expr"]):
+                if "namespace" not in found:
+                    yield name_of(each), f"{rule['alert']} adds up over namespaces: it must group by (namespace)"
+            if "namespace" not in rule["annotations"]["summary"]:
+                yield name_of(each), f"{rule['alert']} does not say in which namespace"
+    for each in _of_kind(manifests, "ScaledObject"):
+        for trigger in each["spec"]["triggers"]:
+            own = f'namespace="{each["metadata"]["namespace"]}"'
+            if own not in trigger["metadata"].get("query", own):
+                yield name_of(each), f"its query must ask for {own}: {trigger['metadata']['query']}"
+    for each in _of_kind(manifests, "ConfigMap"):
+        for expr in re.findall(r'"expr": "((?:[^"\\\\]|\\\\.)*)"', each.get("data", {}).get("dashboard.json", "")):
+            if 'namespace=\\"$namespace\\"' not in expr:
+                yield name_of(each), f"a panel adds up over namespaces: {expr}"
+
+
+def operators_find_them(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[str, str]]:
+    """A Prometheus operator looks at what carries its labels, and at nothing else."""
+    for each in _of_kind(manifests, "ServiceMonitor", "PrometheusRule"):
+        if not each["metadata"].get("labels", {}).get("release"):
+            yield name_of(each), "it has no label `release`, by which an operator selects"
+
+
 RULES: tuple[Rule, ...] = (
     selectors_select, peers_are_named, ports_exist, references_resolve, settings_are_known,
-    images_are_pinned, pods_are_restricted, requests_survive,
+    images_are_pinned, pods_are_restricted, requests_survive, pods_of_a_rollout_are_spread, names_are_asked_for,
+    metrics_can_be_read, volumes_fit_their_pods, nothing_keeps_a_pod_from_starting, jobs_are_named_by_release,
+    tls_is_everywhere,
+    routes_lead_somewhere, queries_ask_for_their_namespace, operators_find_them,
 )  # fmt: skip

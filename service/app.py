@@ -234,7 +234,7 @@ class Vitrine:
         if settings.grpc_port:
             front = GrpcFront(
                 lambda: running().inference, seconds=settings.deadline, max_message_bytes=settings.max_body_bytes,
-                keys=keys, ready=is_ready, uploads=uploads, stall=settings.body_stall,
+                keys=keys, ready=is_ready, uploads=uploads, stall=settings.body_stall, max_age=settings.grpc_max_age,
             )  # fmt: skip
             await front.start(
                 settings.grpc_host, settings.grpc_port, certificate=settings.tls_certificate, key=settings.tls_key

@@ -67,11 +67,13 @@ class GrpcFront:
 
     def __init__(
         self, inference: Callable[[], Inference], *, ready: Callable[[], bool], seconds: float, max_message_bytes: int,
-        uploads: Uploads, stall: float, keys: Keys,
+        uploads: Uploads, stall: float, keys: Keys, max_age: float,
     ) -> None:  # fmt: skip
         """inference: called once a request; ready: whether requests are welcome; seconds: within which each is
         answered; uploads: that messages count among; stall: seconds in which a message must have arrived; keys: that
-        callers must send."""
+        callers must send; max_age: seconds after which a connection is closed, once what is under way was answered:
+        a client stays with one pod for as long as it keeps one."""
+        self._max_age, self._grace = max_age, seconds + stall
         self._arrivals = _Arrivals(uploads, stall)
         self._ready = ready
         self._max_message_bytes, self._keys = max_message_bytes, keys
@@ -84,6 +86,8 @@ class GrpcFront:
         Raises OSError where the port is taken."""
         options: list[tuple[str, Any]] = [
             ("grpc.max_receive_message_length", self._max_message_bytes),
+            ("grpc.max_connection_age_ms", int(self._max_age * 1000)),
+            ("grpc.max_connection_age_grace_ms", int(self._grace * 1000)),
             ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, and is told so
         ]
         checks = [*([_KeyCheck(self._keys)] if self._keys else []), self._arrivals]

@@ -71,7 +71,7 @@ class Metrics:
             "vitrine_encoder", "The engine and precision in use", ["engine", "precision"], registry=self.registry
         )
         self.triton_there = Gauge(
-            "vitrine_triton_there", "1 while Triton gives the release's vectors", registry=self.registry
+            "vitrine_triton_there", "1 while Triton gives the release's vectors", ["release"], registry=self.registry
         )
         self.triton_fallbacks = Counter(
             "vitrine_triton_fallbacks", "Calls answered in this process while Triton was away", registry=self.registry

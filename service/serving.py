@@ -153,20 +153,25 @@ def _in_triton(release: Release, settings: Settings, cpus: int, metrics: Metrics
         # beside the start: a folder on a network may be slow, or away
         threading.Thread(target=_bring, args=(release, settings.model_repository), name="bring", daemon=True).start()
     golden, vectors = release.golden_pixels(), release.golden.vectors["fp32"]
-    triton = Triton(address, golden, vectors, observe=metrics.triton_there.set)
+    triton = Triton(address, golden, vectors, observe=metrics.triton_there.labels(release.number).set)
+
+    def end() -> None:
+        triton.close()
+        metrics.triton_there.remove(release.number)
+
     if not settings.triton_fallback:
         if not triton.wait(settings.triton_wait):
-            triton.close()
+            end()
             raise EncoderUnavailable(
                 f"Triton at {settings.triton_url} did not serve {settings.triton_model} version {release.number} "
                 f"within {settings.triton_wait:g} s ({triton.away}); install the release with vitrine train --only "
                 "export --model-repository, or set VITRINE_TRITON_FALLBACK=true"
             )
-        return _Opened(triton, TRITON, "fp32", LANES, triton.close)
+        return _Opened(triton, TRITON, "fp32", LANES, end)
     own = Candidate("onnxruntime", "fp32", release.encoders["fp32"]).open(threads=cpus, lanes=cpus)
     triton.wait(min(settings.triton_wait, FIRST_LOOK))
     both = Fallback(triton, own, observe=metrics.triton_fallbacks.inc)
-    return _Opened(both, TRITON, "fp32", LANES, triton.close)
+    return _Opened(both, TRITON, "fp32", LANES, end)
 
 
 def _bring(release: Release, repository: Path) -> None:

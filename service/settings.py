@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     deadline: float = Field(5.0, gt=0, description="seconds from its whole body to an answer, else 503")
     grpc_host: str = Field("127.0.0.1", description="address that gRPC listens on")
     grpc_port: int = Field(3001, ge=0, lt=65536, description="port of gRPC; 0: none")
+    grpc_max_age: float = Field(
+        300.0, gt=0, description="seconds after which a gRPC connection is closed, so that clients find new pods"
+    )
     metrics_host: str = Field("127.0.0.1", description="address that Prometheus finds /metrics on")
     metrics_port: int = Field(3002, ge=0, lt=65536, description="port of /metrics; 0: none")
     api_key: str | None = Field(None, min_length=8, description="secret that every request but a probe's must send")

@@ -86,16 +86,16 @@ def _make_bento(release: Path, out: Path, lock: Path) -> Packed:
 
 
 def make_image(release: Path, out: Path, *, engine: str, flavour: str, base: str, name: str = NAME) -> Packed:
-    """Build the image `name:N` around the bento, on the base image as it is now, by its digest. The wheels are fetched
-    here, so that neither the address of a package index nor its credentials, nor a compiler, come near the image. One
-    that was made of the same release, code, lock and base is not made again.
+    """Build the image `name:N-<what it was made of>` around the bento, on the base image as it is now, by its digest.
+    The wheels are fetched here, so that neither the address of a package index nor its credentials, nor a compiler,
+    come near the image. One that was made of the same release, code, lock and base is not made again.
 
     Raises VitrineError where the engine has no base image and cannot fetch it, and where the build fails."""
-    manifest = Manifest.read(release)
-    tag = f"{name}:{manifest.release}"
-    based_on = _base(engine, base)
+    manifest, based_on = Manifest.read(release), _base(engine, base)
     with tempfile.TemporaryDirectory(prefix="vitrine-image-") as temporary, _locked(flavour) as lock:
         context, made_of = Path(temporary), _made_of(release, lock, based_on[1])
+        # a release in mended code, or on a newer base, is another image: no tag ever means two
+        tag = f"{name}:{manifest.release}-{made_of[:8]}"
         files = (out.resolve() / f"{NAME}-{manifest.release}.image.cdx.json", _files(out.resolve(), manifest)[1])
         if all(file.exists() for file in files) and _label(engine, tag, MADE_OF) == made_of:
             say(f"{tag} is there already")
@@ -114,6 +114,7 @@ def make_image(release: Path, out: Path, *, engine: str, flavour: str, base: str
         build = [engine, "build", "--network=none", "--file", "Containerfile", "--tag", tag, "."]
         _run(f"building {tag} with {engine}", build, context)
     sbom.write_for_image(engine, tag, based_on, release, files[0])
+    (out.resolve() / f"{NAME}-{manifest.release}.image").write_text(f"{tag}\n")  # for who pushes it
     return Packed(tag, files)
 
 

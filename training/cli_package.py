@@ -48,7 +48,9 @@ def image(
     number: Number,
     engine: Annotated[str, typer.Option(help="podman or docker")] = "podman",
     flavour: Flavour = "cpu",
-    repository: Annotated[str, typer.Option(help="Name of the image; its tag is the number")] = "vitrine",
+    repository: Annotated[
+        str, typer.Option(help="Name of the image; its tag: the number, and of what it was made")
+    ] = "vitrine",
     base: Annotated[
         str, typer.Option(help="Image to build on: Debian with Python 3.11; its digest is kept")
     ] = BASE_IMAGE,

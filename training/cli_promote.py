@@ -21,9 +21,13 @@ from training.cli_compare import (
     require_servable,
 )
 from training.console import AsJson, Releases, app, open_registry, out, red
+from training.overlays import Image
 
 Overlay = Annotated[
-    Path | None, typer.Option("--write-overlay", help="Also write the number into this kustomization.yaml")
+    Path | None,
+    typer.Option(
+        "--write-overlay", help="Also have this kustomization.yaml run the release, by the digest of its image"
+    ),
 ]
 Current = Annotated[
     Path | None,
@@ -62,8 +66,11 @@ def promote(
     propose: Annotated[
         bool, typer.Option(help="With --write-overlay: write that alone, for others to agree; no alias moves")
     ] = False,
-    image_digest: Annotated[
-        str | None, typer.Option(help="sha256:... of the release's image, remembered, and written into overlays")
+    as_proposed: Annotated[
+        bool, typer.Option(help="It was proposed, and others have agreed: the gate's answer of then counts")
+    ] = False,
+    image: Annotated[
+        str | None, typer.Option(help="NAME:TAG@sha256:... of its image, remembered, and written into overlays")
     ] = None,
     who: Who = None,
     as_json: AsJson = False,
@@ -80,9 +87,17 @@ def promote(
         raise VitrineError("--propose needs --write-overlay FILE: that is the proposal")
     if propose and current is not None:
         raise VitrineError("--propose moves nothing: --write-current cannot go with it")
-    followers.require_writable()  # what cannot be written is said before anything moves
-    if image_digest is not None:
-        registry.note_image(number, image_digest)
+    if image is not None:
+        registry.note_image(number, Image.parse(image))
+    followers.require_writable(registry, number, to)  # what cannot be written is said before anything moves
+    if as_proposed:
+        agreed = registry.proposal(number)
+        if agreed is None or to != "production":
+            raise VitrineError(
+                f"release {number} was not proposed for {to}: vitrine promote {number} --propose does it"
+            )
+        _say_moved(_move(registry, number, to, reason, who, agreed["refused"], agreed["loosened"], followers), as_json)
+        return
     verdict = None if shadow_report is None else read_verdict(shadow_report, number)  # so is one of another release
     report, files = gate_result(registry, number, releases, catalogue, thresholds, again=False)
     refused = [check.name for check in report.failed]
@@ -94,15 +109,25 @@ def promote(
         print_gate(report, loosened)
         raise PromotionRefused(f"release {number} stays where it is: {', '.join(refused)}. See {files[1]}")
     if propose:
-        followers.write(registry, number)
+        registry.note_proposal(number, refused=refused, loosened=loosened)
+        followers.write(registry, number, to)
         print(overlay)
         return
+    _say_moved(_move(registry, number, to, reason, who, refused, loosened, followers, files), as_json)
+
+
+def _move(
+    registry: Any, number: int, to: str, reason: str, who: str | None, refused: list[str], loosened: list[str],
+    followers: Any, reports: tuple[Path, ...] = (),
+) -> Any:  # fmt: skip
+    from training import promotion
+
     move = promotion.promote(
         registry, number, to, why=reason, who=who or promotion.whoami(), forced=bool(refused), loosened=loosened,
-        reports=files,
+        reports=reports,
     )  # fmt: skip
-    followers.write(registry, number)
-    _say_moved(move, as_json)
+    followers.write(registry, number, to)
+    return move
 
 
 @app.command(
@@ -124,13 +149,12 @@ def rollback(
     followers = Followers(overlay, current)
     registry = open_registry(releases)
     promotion.require_sense(of, reason)
-    followers.require_writable()
     number = promotion.before(promotion.history(registry), of)
+    followers.require_writable(registry, number, of)
     if number is not None:
         require_servable(registry.fetch(number, releases))
     move = promotion.rollback(registry, of, why=reason, who=who or promotion.whoami())
-    if move.release is not None:
-        followers.write(registry, move.release)
+    followers.write(registry, move.release, of)
     _say_moved(move, as_json)
 
 
@@ -184,7 +208,7 @@ def status(
     registry = open_registry(releases)
     aliases = registry.aliases()
     expected = aliases.get(alias)
-    found: dict[str, int | str] = dict(Followers(overlay, current).named())
+    found: dict[str, int | str] = dict(Followers(overlay, current).named(alias))
     for url in service or ():
         try:
             found[url] = int(get_json(f"{url.rstrip('/')}/release")["release"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from service.errors import RegistryError, ReleaseDamaged, VitrineError
 from service.release import point, resolve
 from training import overlays
-from training.registry import Registry
+from training.registry import CANARY, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,19 +19,30 @@ class Followers:
     overlay: Path | None = None
     current: Path | None = None
 
-    def require_writable(self) -> None:
-        """Said before anything moves. Raises VitrineError."""
+    def require_writable(self, registry: Registry, number: int | None, alias: str) -> None:
+        """Said before anything moves. number: the release that they will name, or None. Raises VitrineError."""
         if self.overlay is not None:
-            overlays.read(self.overlay)
+            (overlays.read_candidate if alias == CANARY else overlays.read)(self.overlay)
+            wanted = alias == CANARY or overlays.needs_image(self.overlay)
+            if number is not None and wanted and registry.image(number) is None:
+                raise RegistryError(
+                    f"nobody has said which image release {number} is in, and a tag alone may come to mean another: "
+                    "--image NAME:TAG@sha256:..., as make image-reference prints it"
+                )
         if self.current is not None and (self.current.exists() or not self.current.parent.is_dir()):
             pointed(self.current)
 
-    def write(self, registry: Registry, number: int) -> None:
-        """Have them name a release, which lies beside the pointer before that names it. Raises VitrineError."""
+    def write(self, registry: Registry, number: int | None, alias: str) -> None:
+        """Have them name a release, which lies beside the pointer before that names it; None, of a canary: none.
+        Raises VitrineError."""
         try:
-            if self.overlay is not None:
+            if self.overlay is not None and alias == CANARY:
+                overlays.write_candidate(self.overlay, None if number is None else registry.image(number))
+            elif self.overlay is not None and number is not None:
                 overlays.write(self.overlay, number, registry.image(number))
-            if self.current is not None:
+                if overlays.has_candidate(self.overlay, number):  # it is no trial any more
+                    overlays.write_candidate(self.overlay, None)
+            if self.current is not None and number is not None:
                 registry.fetch(number, self.current.parent)
                 point(self.current, f"{number}\n")
         except OSError as error:
@@ -40,9 +51,12 @@ class Followers:
                 "vitrine status shows who follows"
             ) from error
 
-    def named(self) -> dict[str, int]:
+    def named(self, alias: str) -> dict[str, int]:
         """The release that each names. Raises VitrineError."""
-        found = {} if self.overlay is None else {str(self.overlay): overlays.read(self.overlay)}
+        found = {}
+        if self.overlay is not None:
+            there = (overlays.read_candidate if alias == CANARY else overlays.read)(self.overlay)
+            found = {} if there is None else {str(self.overlay): there}
         return found if self.current is None else {**found, str(self.current): pointed(self.current)}
 
 

@@ -5,8 +5,8 @@ manifest: a command that was killed in between leaves a version that nobody sees
 removes.
 """
 
+import json
 import os
-import re
 import shutil
 import socket
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ from service.errors import RegistryError, ReleaseDamaged
 from service.release import MANIFEST, Manifest, Release, digest, verify
 from training import records
 from training.numbers import claim
+from training.overlays import Image
 from training.progress import console, say
 from training.records import Run, Version
 
@@ -29,7 +30,8 @@ MODEL = "vitrine"
 TRAINING, PROMOTIONS = "vitrine-training", "vitrine-promotions"
 STAGING, CANARY, PRODUCTION = ALIASES = ("staging", "canary", "production")
 SEAL = "vitrine.manifest"  # sha256 of manifest.json
-IMAGE = "vitrine.image"  # digest of the image in its registry
+IMAGE = "vitrine.image"  # name, tag and digest of its image
+PROPOSAL = "vitrine.proposal"  # what the gate said when it was proposed for production
 ARTEFACT = "release"  # the release's folder among the artefacts of its run
 OWNER = ("vitrine.host", "vitrine.pid")
 EXPERIMENTS = {
@@ -105,16 +107,30 @@ class Registry:
         else:
             self.mlflow_client.set_registered_model_alias(MODEL, alias, str(number))
 
-    def image(self, number: int) -> str:
-        """The digest of a release's image, such as sha256:..., or "" where nobody has said it."""
-        there = {version.number: version.tags for version in self._records.versions(MODEL)}
-        return there.get(number, {}).get(IMAGE, "")
+    def image(self, number: int) -> Image | None:
+        """The image of a release, or None where nobody has said it."""
+        noted = self._noted(number, IMAGE)
+        return Image.parse(noted) if noted else None
 
-    def note_image(self, number: int, digest: str) -> None:
-        """Remember the digest of a release's image, for overlays. Raises RegistryError where it is none."""
-        if not re.fullmatch("sha256:[0-9a-f]{64}", digest):
-            raise RegistryError(f"the digest of an image is sha256: and 64 hexadecimal digits; got {digest!r}")
-        self.mlflow_client.set_model_version_tag(MODEL, str(number), IMAGE, digest)
+    def note_image(self, number: int, image: Image) -> None:
+        """Remember the image of a release, for overlays. Raises RegistryError where it is another release's."""
+        if image.number != number:
+            raise RegistryError(f"{image} is of release {image.number}, by its tag, and not of {number}")
+        self.mlflow_client.set_model_version_tag(MODEL, str(number), IMAGE, str(image))
+
+    def proposal(self, number: int) -> dict[str, Any] | None:
+        """What the gate said of a release when it was proposed for production; None where it was not."""
+        noted = self._noted(number, PROPOSAL)
+        return json.loads(noted) if noted else None
+
+    def note_proposal(self, number: int, *, refused: list[str], loosened: list[str]) -> None:
+        """Remember that a release was proposed, and what the gate held against it."""
+        said = json.dumps({"refused": refused, "loosened": loosened})
+        self.mlflow_client.set_model_version_tag(MODEL, str(number), PROPOSAL, said)
+
+    def _noted(self, number: int, tag: str) -> str:
+        there = {version.number: version.tags for version in self._records.versions(MODEL)}
+        return there.get(number, {}).get(tag, "")
 
     def reserve(self, releases: Path, *, began: datetime | None = None) -> int:
         """Take the next number for a release that is about to be written: no other packaging gets it. began: when its

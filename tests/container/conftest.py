@@ -49,6 +49,7 @@ def team(everything_is_here: None) -> Team:
         if not (made.releases / str(number) / "manifest.json").exists():
             made.run("train", shop, *how)
         made.run("image", number, "--engine", "podman", "--repository", IMAGE, "--out", KEPT / "dist")
+        podman("tag", (KEPT / "dist" / f"vitrine-{number}.image").read_text().strip(), f"{IMAGE}:{number}")
     return made
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from tests.container.load import Balancer, OpenLoop
-from tests.container.pods import Pod, overlay_of, pod, render
+from tests.container.pods import IMAGE, Pod, overlay_of, pod, podman, render
 from tests.k8s.prometheus import STEP, grafana, play, queries, series
 from tests.team import Team
 from training import overlays
@@ -61,8 +61,9 @@ def test_a_slow_release_is_seen_and_taken_back_and_no_request_fails(
     overlay, and 2 is replaced by 1."""
     overlay = overlay_of(k8s, 1) / "kustomization.yaml"
     reason = ("--catalogue", team.folder / "boutique", "--force", "--write-overlay", overlay)
-    team.run("promote", 1, "--to", "production", "--reason", "the first", *reason)
-    team.run("promote", 2, "--to", "production", "--reason", "a larger network", *reason)
+    for number, why in ((1, "the first"), (2, "a larger network")):
+        image = f"{IMAGE}:{number}@{podman('image', 'inspect', '--format', '{{.Digest}}', f'{IMAGE}:{number}')}"
+        team.run("promote", number, "--to", "production", "--reason", why, *reason, "--image", image)
     assert overlays.read(overlay) == 2
     slow = pod(render(overlay.parent), "vitrine", "vitrine-2")
     team.run("rollback", "--reason", "slow", "--write-overlay", overlay)  # the one command; applied further down

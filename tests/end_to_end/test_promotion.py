@@ -50,9 +50,12 @@ def test_a_teams_month(month: tuple[Path, Path, Path], tmp_path: Path) -> None:
         limits = tmp_path / "limits.toml"
         limits.write_text(LIMITS)
         judged = ("--thresholds", limits)
+        images = {
+            number: ("--image", f"registry.example/vitrine:{number}-1a2b3c4d@sha256:{'a1' * 32}") for number in (1, 2)
+        }
         note()
         assert team.run("train", first, *QUICK).strip().endswith("releases/1")
-        team.run("promote", 1, "--to", "production", "--reason", "the first", "--catalogue", first, *judged)
+        team.run("promote", 1, "--to", "production", "--reason", "the first", "--catalogue", first, *judged, *images[1])
         note(production=1)
 
         team.run("train", today, *QUICK)
@@ -98,9 +101,18 @@ def test_a_teams_month(month: tuple[Path, Path, Path], tmp_path: Path) -> None:
             url = str(service.http.base_url)
             team.run("status", "--overlay", overlay, "--service", url)
             team.run(
-                "promote", 2, "--to", "production", "--reason", "a quiet week", "--write-overlay", overlay, *judged
+                "promote",
+                2,
+                "--to",
+                "production",
+                "--reason",
+                "a quiet week",
+                "--write-overlay",
+                overlay,
+                *judged,
+                *images[2],
             )
-            assert '"2"' in overlay.read_text()
+            assert '"2-1a2b3c4d@sha256:' in overlay.read_text()
             assert "drift" in team.run("status", "--overlay", overlay, "--service", url, code=1)
         note(production=2, staging=2, canary=2)
 
@@ -127,7 +139,7 @@ def test_a_teams_month(month: tuple[Path, Path, Path], tmp_path: Path) -> None:
         note(production=2, staging=3, canary=2)
 
         team.run("rollback", "--reason", "complaints", "--write-overlay", overlay)
-        assert '"1"' in overlay.read_text()
+        assert '"1-1a2b3c4d@sha256:' in overlay.read_text()
         note(production=1, staging=3, canary=2)
 
         for moment, live in moments:

@@ -254,8 +254,8 @@ def test_with_a_fallback_no_request_fails_when_triton_dies(
         time.sleep(1)
         with killed(server, how):
             time.sleep(4)
-            assert service.metric("vitrine_triton_there") == 0
-        back = wait_until(lambda: service.metric("vitrine_triton_there") == 1, seconds=10)
+            assert service.metric('vitrine_triton_there{release="1"}') == 0
+        back = wait_until(lambda: service.metric('vitrine_triton_there{release="1"}') == 1, seconds=10)
         assert back < 5
         since = time.monotonic() + 0.5  # what was under way has been answered by then
         time.sleep(2)
@@ -276,7 +276,7 @@ def test_without_a_fallback_there_are_only_503s_until_it_is_back(
     with serve(release_folder, tmp_path / "service", behind(server)) as service, Load(service, pictures) as load:
         time.sleep(1)
         with killed(server, how):
-            wait_until(lambda: service.metric("vitrine_triton_there") == 0, seconds=5)
+            wait_until(lambda: service.metric('vitrine_triton_there{release="1"}') == 0, seconds=5)
             refused = service.http.post("/recommend", files={"image": pictures[0]})
             assert refused.status_code == 503
             assert refused.headers["retry-after"]
@@ -310,7 +310,7 @@ def test_the_service_starts_a_triton_of_its_own_and_watches_it(
             assert service.http.post("/recommend", files={"image": photos(boutique_folder)[0]}).status_code == 200
             own[0].kill()
             wait_until(lambda: service.metric("vitrine_triton_starts_total") == 2)
-            wait_until(lambda: service.metric("vitrine_triton_there") == 1)
+            wait_until(lambda: service.metric('vitrine_triton_there{release="1"}') == 1)
             left = [process.pid for process in _tritons(service)]
         wait_until(lambda: not any(psutil.pid_exists(pid) for pid in left), seconds=15)
 

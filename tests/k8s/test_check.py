@@ -5,12 +5,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from k8s import check, rendered
 from tests.processes import HOME
+from training import overlays
+from training.overlays import Image
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="renders with kubectl, which is not here")
 Manifests = list[dict[str, Any]]
@@ -20,6 +23,14 @@ Manifests = list[dict[str, Any]]
 def dev() -> Manifests:
     """The service and Triton."""
     return rendered.render(HOME / "k8s" / "overlays" / "dev")
+
+
+@pytest.fixture(scope="module")
+def everything() -> Manifests:
+    """What no overlay has: a GPU and its plans, TLS, keys, a gateway, an autoscaler that asks Prometheus."""
+    wanted = ("triton", "gpu", "tensorrt", "tls", "api-key", "ingress", "keda", "monitoring")
+    made = [each for name in wanted for each in rendered.render_component(name)]
+    return list({rendered.name_of(each): each for each in made}.values())
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +47,63 @@ def test_every_overlay_and_component_is_as_it_should_be() -> None:
         assert f"{name}: as it should be" in done.stdout
 
 
-def test_production_with_its_canary_is_as_it_should_be(tmp_path: Any) -> None:
-    """The lines that are marked `# canary: ` are taken in, as k8s/README.md has it."""
+def test_production_with_its_canary_is_as_it_should_be(tmp_path: Path) -> None:
+    """`vitrine promote --to canary` takes the lines in that are marked `# canary: `: repository, tag and digest are
+    those that were promoted; and out again."""
     shutil.copytree(HOME / "k8s", tmp_path / "k8s")
     overlay = tmp_path / "k8s" / "overlays" / "production"
-    text = (overlay / "kustomization.yaml").read_text().replace("# canary: ", "")
-    (overlay / "kustomization.yaml").write_text(text)
+    text = (overlay / "kustomization.yaml").read_text()
+    image = Image.parse(f"registry.example:5000/shop/vitrine:2-1a2b3c4d@sha256:{'a1' * 32}")
+    overlays.write_candidate(overlay / "kustomization.yaml", image)
     made = rendered.render(overlay)
     assert check.problems(made) == []
-    assert pod(made)["initContainers"][0]["image"] == "vitrine:2"
+    assert pod(made)["initContainers"][0]["image"] == str(image)
     assert one(made, "ConfigMap")["data"]["VITRINE_CANDIDATE_MODE"] == "canary"
+    overlays.write_candidate(overlay / "kustomization.yaml", None)
+    back = (overlay / "kustomization.yaml").read_text()
+    assert back == text.replace(
+        'example.com/shop/vitrine\n  # canary:   newTag: "2"',
+        (f'{image.name}\n  # canary:   newTag: "{image.tag}@{image.digest}"'),
+    )
+    assert "initContainers" not in pod(rendered.render(overlay))
+
+
+def test_one_line_moves_a_release_on_a_volume(tmp_path: Path) -> None:
+    """The line of the image `vitrine` names what is mounted, and the code stays; a number of its own names what is
+    pulled, and the Job that builds its plan."""
+    shutil.copytree(HOME / "k8s", tmp_path / "k8s")
+    overlay = tmp_path / "k8s" / "overlays" / "staging" / "kustomization.yaml"
+    text = overlay.read_text()
+    code = '  - name: vitrine-code\n    newName: example.com/shop/vitrine\n    newTag: "3"\n'
+    overlay.write_text(
+        text.replace("/monitoring\n", "/release-volume/image\n").replace("images:\n", f"images:\n{code}")
+    )
+    image = Image.parse(f"example.com/shop/vitrine:7-1a2b3c4d@sha256:{'a1' * 32}")
+    overlays.write(overlay, 7, image)
+    made = rendered.render(overlay.parent)
+    assert [volume["image"]["reference"] for volume in pod(made)["volumes"] if "image" in volume] == [str(image)]
+    assert container(made)["image"] == "example.com/shop/vitrine:3"
+
+    pulled = (
+        "patches:\n  - target: {kind: ConfigMap, name: release-to-pull}\n    patch: |-\n      - op: replace\n"
+        '        path: /data/RELEASE\n        value: "1"\n'
+    )
+    overlay.write_text(text.replace("/monitoring\n", "/release-volume/pull\n") + pulled)
+    assert overlays.read(overlay) == 1
+    overlays.write(overlay, 7)
+    assert overlays.read(overlay) == 7
+    made = rendered.render(overlay.parent)
+    assert one(made, "ConfigMap", "release-to-pull")["data"]["RELEASE"] == "7"
+    assert container(made)["image"] == "example.com/shop/vitrine:1"
+
+    renamed = (
+        "patches:\n  - target: {kind: Job, name: build-plan-1}\n    patch: |-\n      - op: replace\n"
+        "        path: /metadata/name\n        value: build-plan-1\n"
+    )
+    with_plans = "/triton\n  - ../../components/gpu\n  - ../../components/tensorrt\n"
+    overlay.write_text(text.replace("/monitoring\n", with_plans) + renamed)
+    overlays.write(overlay, 7, image)
+    assert one(rendered.render(overlay.parent), "Job", "build-plan")["metadata"]["name"] == "build-plan-7"
 
 
 def test_a_folder_that_cannot_be_rendered_is_a_problem(tmp_path: Any) -> None:
@@ -120,9 +178,23 @@ MUTATIONS: dict[str, tuple[Callable[[Manifests], object], str]] = {
         lambda m: one(m, "ConfigMap")["data"].update(VITRINE_DEADLINE="soon"), "VITRINE_DEADLINE=soon"),
     "a writable root": (
         lambda m: without(container(m)["securityContext"], "readOnlyRootFilesystem"), "readOnlyRootFilesystem"),
-    "a writable root of what runs first": (
-        lambda m: without(pod(m)["initContainers"][0]["securityContext"], "readOnlyRootFilesystem"),
-        "bring-encoder: readOnlyRootFilesystem"),
+    "what runs first needs Triton's folder": (
+        lambda m: pod(m).update(initContainers=[copy.deepcopy(container(m))]), "cannot be written stops it"),
+    "no disk is asked for": (
+        lambda m: without(container(m)["resources"]["requests"], "ephemeral-storage"), "ephemeral-storage"),
+    "a budget that keeps a node": (
+        lambda m: without(one(m, "PodDisruptionBudget")["spec"], "unhealthyPodEvictionPolicy"), "AlwaysAllow"),
+    "pods that are spread beside the old ones": (
+        lambda m: without(pod(m)["topologySpreadConstraints"][0], "matchLabelKeys"), "pod-template-hash"),
+    "no names where nodes cache them": (
+        lambda m: one(m, "NetworkPolicy")["spec"]["egress"].pop(1), "where nodes cache names"),
+    "a peer that is every address": (
+        lambda m: one(m, "NetworkPolicy")["spec"]["egress"][1]["to"][0]["ipBlock"].update(cidr="0.0.0.0/0"),
+        "is everybody"),
+    "nobody may ask": (
+        lambda m: one(m, "ConfigMap")["data"].update(VITRINE_ALLOW_ANONYMOUS="false"), "refuses to start"),
+    "Triton's metrics are shut in": (
+        lambda m: one(m, "NetworkPolicy", "triton")["spec"]["ingress"].pop(1), "metrics, which nobody may read"),
     "a probe of an unknown path": (
         lambda m: container(m)["readinessProbe"]["httpGet"].update(path="/health"), "asks /health, which is no route"),
     "no readiness probe": (lambda m: without(container(m), "readinessProbe"), "no readinessProbe"),
@@ -187,6 +259,51 @@ MONITORED: dict[str, tuple[Callable[[Manifests], object], str]] = {
     "a misspelt field of a CRD": (
         lambda m: one(m, "PrometheusRule")["spec"]["groups"][0]["rules"][0].update(four="5m"), "four"),
 }  # fmt: skip
+
+
+OPTIONAL: dict[str, tuple[Callable[[Manifests], object], str]] = {
+    "a GPU that two pods want": (
+        lambda m: one(m, "Deployment", "triton")["spec"].update(
+            strategy={"rollingUpdate": {"maxUnavailable": 0}}), "without Recreate"),
+    "engines that go with their pod": (
+        lambda m: [v.pop("persistentVolumeClaim") and v.update(emptyDir={"sizeLimit": "5Gi"})
+                   for v in pod(m, "triton")["volumes"] if v["name"] == "engines"], "must be a volume that outlives"),
+    "no time to build engines": (
+        lambda m: pod(m, "triton")["containers"][0]["startupProbe"].update(failureThreshold=60), "must wait 900 s"),
+    "a Job for every release": (
+        lambda m: one(m, "Job", "build-plan")["metadata"].update(name="build-plan"), "number of the release"),
+    "a route to a port that is none": (
+        lambda m: one(m, "GRPCRoute")["spec"]["rules"][0]["backendRefs"][0].update(port=5), "it leads to vitrine:5;"),
+    "a gateway that gives up on a slow phone": (
+        lambda m: one(m, "HTTPRoute")["spec"]["rules"][0]["timeouts"].update(request="15s"), "slow phone"),
+    "a misspelt field of a route": (
+        lambda m: one(m, "HTTPRoute")["spec"].update(hostname=["a"]), "hostname"),
+    "a query over all namespaces": (
+        lambda m: one(m, "ScaledObject")["spec"]["triggers"][0]["metadata"].update(
+            query='sum(vitrine_requests_under_way{job="vitrine"})'), 'must ask for namespace="check"'),
+    "an alert over all namespaces": (
+        lambda m: one(m, "PrometheusRule")["spec"]["groups"][0]["rules"][1].update(
+            expr='sum(rate(vitrine_requests_total{job="vitrine"}[5m])) > 1'), "must group by (namespace)"),
+    "an alert that does not say where": (
+        lambda m: one(m, "PrometheusRule")["spec"]["groups"][0]["rules"][1]["annotations"].update(summary="fails"),
+        "in which namespace"),
+    "rules that no operator looks at": (
+        lambda m: without(one(m, "PrometheusRule")["metadata"], "labels"), "by which an operator selects"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_what_is_wrong_in_a_component_is_found(everything: Manifests, name: str) -> None:
+    """The same for what an overlay may add."""
+    require_found(everything, *OPTIONAL[name])
+
+
+def test_tls_and_keys_are_checked_together() -> None:
+    """A probe that does not speak TLS, and a service that would refuse to start."""
+    tls, keys = rendered.render_component("tls"), rendered.render_component("api-key")
+    require_found(tls, lambda m: without(container(m)["readinessProbe"]["httpGet"], "scheme"), "must ask by HTTPS")
+    unkeyed = [each for each in container(keys)["env"] if each["name"] != "VITRINE_API_KEYS"]
+    require_found(keys, lambda m: container(m).update(env=unkeyed), "refuses to start")
 
 
 @pytest.mark.parametrize("name", MONITORED)

@@ -65,7 +65,7 @@ def test_every_alert_has_its_page() -> None:
 
 
 FOREVER = 240  # scrapes: an hour
-OK = 'vitrine_requests_total{{job="vitrine", status="{status}", instance="{pod}"}}'
+OK = 'vitrine_requests_total{{namespace="shop", job="vitrine", status="{status}", instance="{pod}"}}'
 
 
 def requests(status: str, each: float) -> dict[str, str]:
@@ -75,7 +75,7 @@ def requests(status: str, each: float) -> dict[str, str]:
 
 def latency(release: str, quick: float, slow: float) -> list[dict[str, str]]:
     """Answers a scrape that took under 5 ms, and those that took half a second to a second."""
-    labels = f'job="vitrine", route="/recommend", release="{release}", instance="a"'
+    labels = f'namespace="shop", job="vitrine", route="/recommend", release="{release}", instance="a"'
     counts = {"0.005": quick, "0.5": quick, "1.0": quick + slow, "+Inf": quick + slow}
     return [
         {"series": f'vitrine_request_seconds_bucket{{{labels}, le="{le}"}}', "values": f"0+{each}x{FOREVER}"}
@@ -85,14 +85,14 @@ def latency(release: str, quick: float, slow: float) -> list[dict[str, str]]:
 
 def constant(name: str, value: float | str, labels: str = "") -> dict[str, str]:
     """A gauge that stands still."""
-    labels = ", ".join(filter(None, ('job="vitrine"', 'instance="a"', labels)))
+    labels = ", ".join(filter(None, ('namespace="shop"', 'job="vitrine"', 'instance="a"', labels)))
     return {"series": f"{name}{{{labels}}}", "values": " ".join([str(value)] * FOREVER)}
 
 
 def mean(name: str, value: float) -> list[dict[str, str]]:
     """A summary whose observations are all this."""
     return [
-        {"series": f'{name}_{part}{{job="vitrine", instance="a"}}', "values": f"0+{each}x{FOREVER}"}
+        {"series": f'{name}_{part}{{namespace="shop", job="vitrine", instance="a"}}', "values": f"0+{each}x{FOREVER}"}
         for part, each in (("sum", value), ("count", 1))
     ]
 
@@ -100,14 +100,18 @@ def mean(name: str, value: float) -> list[dict[str, str]]:
 def once(name: str) -> dict[str, str]:
     """A counter that goes from 0 to 1 after half an hour."""
     values = f"0x{FOREVER // 2} 1x{FOREVER // 2}"
-    return {"series": f'{name}{{job="vitrine", instance="a"}}', "values": values}
+    return {"series": f'{name}{{namespace="shop", job="vitrine", instance="a"}}', "values": values}
 
 
 HERE = constant("vitrine_release", 1, 'release="1"')
 TRITON = constant("vitrine_encoder", 1, 'engine="triton", precision="fp32"')
+AWAY = constant("vitrine_triton_there", 0, 'release="1"')
+BESIDE = 'vitrine_release{namespace="shop", job="vitrine", instance="b", release="1"}'
+GONE = 'vitrine_release{namespace="staging", job="vitrine", instance="c", release="1"}'
 # alert -> what makes it fire, and what is next to that and must not
 PLAYED: dict[str, tuple[list[dict[str, str]], list[dict[str, str]]]] = {
-    "VitrineAbsent": ([constant("up", 1)], [HERE]),
+    "VitrineAbsent": (  # one of two namespaces loses its pods after half an hour
+        [constant("up", 1), HERE, {"series": GONE, "values": f"1x{FOREVER // 2} _x{FOREVER // 2}"}], [HERE]),
     "VitrineFails": (
         [HERE, requests("200", 97), requests("503", 3)], [HERE, requests("200", 997), requests("503", 3)]),
     "VitrineRefuses": (
@@ -121,12 +125,11 @@ PLAYED: dict[str, tuple[list[dict[str, str]], list[dict[str, str]]]] = {
         [HERE, once("vitrine_candidate_stops_total")], [HERE, constant("vitrine_candidate_stops_total", 1)]),
     "VitrineReleasesDiffer": (
         [HERE, constant("vitrine_release", 1, 'release="2"')],
-        [HERE, {"series": 'vitrine_release{job="vitrine", instance="b", release="1"}', "values": f"1x{FOREVER}"}]),
+        [HERE, {"series": BESIDE, "values": f"1x{FOREVER}"}]),
     "VitrineSwitchFailed": (
         [HERE, once("vitrine_switch_failures_total")], [HERE, constant("vitrine_switch_failures_total", 0)]),
     "VitrineTritonAway": (
-        [HERE, TRITON, constant("vitrine_triton_there", 0)],
-        [HERE, constant("vitrine_triton_there", 0), constant("vitrine_encoder", 1, 'engine="openvino"')]),
+        [HERE, TRITON, AWAY], [HERE, AWAY, constant("vitrine_encoder", 1, 'engine="openvino"')]),
     "VitrineRecallLow": (
         [HERE, constant("vitrine_index_recall", 0.9)], [HERE, constant("vitrine_index_recall", "NaN")]),
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """Who put which release where, when and why: and what becomes of a move that was broken off."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from tests.processes import HOME
 from tests.shop import Shop
 from training import overlays, promotion
 from training.followers import Followers
+from training.overlays import Image
 from training.registry import PRODUCTION, PROMOTIONS, STAGING, Registry, local
 
 OVERLAY = """\
@@ -196,13 +198,13 @@ def test_a_pointer_file_follows_the_registry_and_status_compares_it(registry: Re
     pointer.parent.mkdir()
     releases = ("--releases", tmp_path / "releases")
     promote(registry, 1)
-    Followers(current=pointer).write(registry, 1)
+    Followers(current=pointer).write(registry, 1, PRODUCTION)
     assert pointer.read_text() == "1\n"
     assert (pointer.parent / "1" / "manifest.json").is_file()
     assert "as registered" in vitrine("status", "--current", pointer, *releases)
     promote(registry, 2)
     assert "drift" in vitrine("status", "--current", pointer, *releases, code=1)
-    Followers(current=pointer).write(registry, 2)
+    Followers(current=pointer).write(registry, 2, PRODUCTION)
     assert "1" in vitrine("rollback", "--reason", "w", *releases, "--write-current", pointer)
     assert pointer.read_text() == "1\n"
     pointer.write_text("mine")
@@ -218,10 +220,58 @@ def test_an_overlay_changes_in_one_line(tmp_path: Path) -> None:
     path.write_text(OVERLAY.format(tag=6))
     assert overlays.read(path) == 6
     digest = f"sha256:{'a1' * 32}"
-    for image, tag in (("", "7"), (digest, f"7@{digest}"), ("", "7")):
-        overlays.write(path, 7, image)
+    image = Image.parse(f"registry.example/vitrine:7-1a2b3c4d@{digest}")
+    for given, tag in ((None, "7"), (image, f"7-1a2b3c4d@{digest}"), (None, "7")):
+        overlays.write(path, 7, given)
         assert path.read_text() == OVERLAY.format(tag=tag)
         assert overlays.read(path) == 7
+    moved = Image.parse(f"other.example:5000/shop/vitrine:7@{digest}")
+    overlays.write(path, 7, moved)
+    other = OVERLAY.replace("registry.example/vitrine", "other.example:5000/shop/vitrine")
+    assert path.read_text() == other.format(tag=f"7@{digest}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vitrine:7", "vitrine@sha256:12", f"vitrine:latest@sha256:{'a1' * 32}", f"v:7@sha256:{'a1' * 31}", "",
+        f"Vitrine:7@sha256:{'a1' * 32}", f"vitrine:7 @sha256:{'a1' * 32}",
+    ],
+)  # fmt: skip
+def test_an_image_is_known_by_number_and_digest(text: str) -> None:
+    """A tag alone may come to mean another."""
+    with pytest.raises(VitrineError, match="expected NAME:TAG@DIGEST"):
+        Image.parse(text)
+
+
+CANARY = """\
+components:
+  - ../../components/hpa
+  # canary: - ../../components/canary
+images:
+  - name: vitrine
+    newName: registry.example/vitrine
+    newTag: "6"
+  # canary: - name: vitrine-candidate
+  # canary:   newName: registry.example/vitrine
+  # canary:   newTag: "2" # what is tried
+"""
+
+
+def test_a_canary_is_written_into_an_overlay_and_taken_out(tmp_path: Path) -> None:
+    """Its lines come out from behind their mark, with the image that was promoted; and go back behind it."""
+    path = tmp_path / "kustomization.yaml"
+    path.write_text(CANARY)
+    assert overlays.read_candidate(path) is None
+    digest = f"sha256:{'a1' * 32}"
+    overlays.write_candidate(path, Image.parse(f"other.example/vitrine:7-1a2b3c4d@{digest}"))
+    written = CANARY.replace("# canary: ", "").replace('"2"', f'"7-1a2b3c4d@{digest}"')
+    written = written.replace("candidate\n    newName: registry", "candidate\n    newName: other")
+    assert path.read_text() == written
+    assert (overlays.read(path), overlays.read_candidate(path)) == (6, 7)
+    overlays.write_candidate(path, None)
+    assert overlays.read_candidate(path) is None
+    assert path.read_text().count("# canary: ") == 4
 
 
 @pytest.mark.parametrize(
@@ -241,6 +291,8 @@ def test_an_overlay_without_one_release_is_refused(tmp_path: Path, text: str) ->
     with pytest.raises(VitrineError, match="newTag"):
         overlays.write(path, 7)
     assert path.read_text() == text
+    with pytest.raises(VitrineError, match="vitrine-candidate"):
+        overlays.write_candidate(path, None)
 
 
 def test_a_proposal_writes_the_overlay_and_moves_nothing(shop: Shop, tmp_path: Path) -> None:
@@ -252,14 +304,35 @@ def test_a_proposal_writes_the_overlay_and_moves_nothing(shop: Shop, tmp_path: P
     alone = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=False)
     assert alone.returncode == 1
     assert "--propose needs --write-overlay" in alone.stderr
+    unnamed = subprocess.run(
+        [*command, "--write-overlay", str(overlay)], cwd=HOME, capture_output=True, text=True, check=False
+    )
+    assert "nobody has said which image release 1 is in" in unnamed.stderr
+    assert overlay.read_text() == OVERLAY.format(tag=6)
     digest = f"sha256:{'a1' * 32}"
-    command += ["--image-digest", digest]
+    image = f"registry.example/vitrine:1-1a2b3c4d@{digest}"
+    command += ["--image", image]
     subprocess.run([*command, "--write-overlay", str(overlay)], cwd=HOME, capture_output=True, check=True)
-    assert overlay.read_text() == OVERLAY.format(tag=f"1@{digest}")
-    assert local(shop.releases).image(1) == digest
+    assert overlay.read_text() == OVERLAY.format(tag=f"1-1a2b3c4d@{digest}")
+    assert str(local(shop.releases).image(1)) == image
     assert local(shop.releases).aliases() == {}
     printed = subprocess.run([sys.executable, "-m", "training.overlays", str(overlay)], cwd=HOME, capture_output=True)
     assert printed.stdout == b"1\n"
+    # once it was merged: no catalogue, no second gate
+    shutil.rmtree(shop.releases / ".gates")
+    agreed = [sys.executable, "-m", "training", "promote", "1", "--to", "production", "--reason", "merged"]
+    agreed += ["--as-proposed", "--releases", str(shop.releases)]
+    subprocess.run(agreed, cwd=HOME, capture_output=True, check=True)
+    assert local(shop.releases).aliases() == {"production": 1}
+
+
+def test_what_nobody_proposed_is_not_agreed_to(shop: Shop) -> None:
+    """The gate is left out only where it has spoken."""
+    agreed = [sys.executable, "-m", "training", "promote", "1", "--to", "staging", "--reason", "merged"]
+    agreed += ["--as-proposed", "--releases", str(shop.releases)]
+    done = subprocess.run(agreed, cwd=HOME, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "was not proposed for staging" in done.stderr
 
 
 def test_the_projects_own_overlays_can_be_written() -> None:

@@ -2,12 +2,17 @@
 
     python3 pull_release.py FOLDER      ->  FOLDER/7 and FOLDER/current, a file that says 7
 
-Runs in the service's image, which has no MLflow: two routes of its REST interface are all that is needed.
+Runs in the service's image, which has no MLflow: two routes of its REST interface are all that is needed. Variables
+have MLflow's own names: MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, for a server
+that asks who is there; MLFLOW_TRACKING_SERVER_CERT_PATH, a file that may be absent, for one whose certificate an
+authority of your own has signed.
 """
 
+import base64
 import json
 import os
 import shutil
+import ssl
 import sys
 import time
 import urllib.error
@@ -22,6 +27,11 @@ from service.signing import read_trusted
 
 MODEL, SEAL, ARTEFACT = "vitrine", "vitrine.manifest", "release"  # as training/registry.py writes them
 TRIES = 5
+HINTS = {
+    401: "; it asks who is there: the Secret mlflow must hold its token",
+    # MLflow answers 403 to a Host that it was not told of
+    403: "; is the name in MLFLOW_TRACKING_URI among the server's --allowed-hosts, and may this token read?",
+}
 
 
 def main(folder: Path, number: str, server: str, trusted_keys: str | None) -> None:
@@ -67,15 +77,38 @@ def _open(server: str, route: str, **asked: str) -> Any:
     url = f"{server.rstrip('/')}{route}?{urllib.parse.urlencode(asked)}"
     for turn in range(TRIES):
         try:
-            return urllib.request.urlopen(url, timeout=60)
+            return urllib.request.urlopen(urllib.request.Request(url, headers=_who()), timeout=60, context=_trust())
         except urllib.error.HTTPError as error:
             if error.code < 500:
-                raise VitrineError(f"{url}: {error.code} {error.read()[:300].decode(errors='replace')}") from error
+                text = " ".join(error.read()[:300].decode(errors="replace").split())
+                raise VitrineError(f"{url}: {error.code} {text}{HINTS.get(error.code, '')}") from error
+            said = error
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, ssl.SSLCertVerificationError):
+                raise VitrineError(
+                    f"{url}: {error.reason}; the config map mlflow-ca must hold its authority as ca.crt"
+                ) from error
             said = error
         except OSError as error:
             said = error
         time.sleep(2**turn)
     raise VitrineError(f"{url}: {said}; is MLFLOW_TRACKING_URI right, and does the network policy let it through?")
+
+
+def _who() -> dict[str, str]:
+    """The header by which MLflow knows its callers, where there is one to send."""
+    asked = os.environ
+    if token := asked.get("MLFLOW_TRACKING_TOKEN"):
+        return {"Authorization": f"Bearer {token}"}
+    if name := asked.get("MLFLOW_TRACKING_USERNAME"):
+        pair = f"{name}:{asked.get('MLFLOW_TRACKING_PASSWORD', '')}"
+        return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+    return {}
+
+
+def _trust() -> ssl.SSLContext:
+    own = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH", "")
+    return ssl.create_default_context(cafile=own if own and Path(own).exists() else None)
 
 
 if __name__ == "__main__":
