@@ -32,7 +32,7 @@ from rich.table import Table
 
 from service.ranker import Objective
 
-ITEMS, EPOCHS = 900, 12  # of the drawn shop
+ITEMS, EPOCHS = 900, 24  # of the drawn shop
 LIMIT = 150  # seconds of one part
 BATCHES = (1, 8, 32)
 SECONDS = 2.0  # of each measurement of speed
@@ -60,7 +60,7 @@ def encoder(work: Path) -> dict[str, Any]:
     labels = batches.labels_of(catalogue, found.rows, exclude=set())
     train, held = encoder.hold_out(np.arange(len(found.rows)), 0.25, np.random.default_rng(0))
     parameters = encoder.EncoderParameters(
-        backbone="convnet", weights="none", epochs=EPOCHS, image_size=224, learning_rate=0.003, last_layer_steps=500
+        backbone="convnet", weights="none", epochs=EPOCHS, image_size=128, learning_rate=0.003, last_layer_steps=1000
     )
     folder = work / f"encoder-{device()}"
     folder.mkdir()

@@ -2,7 +2,8 @@
 
 One cosine says too little: near every picture of a crowded corner there is something, and in a sparse one even a true
 relative is far. So several signs are weighed, as training/familiarity.py learns: how near the nearest is, the tenth,
-and all ten; whether they are of one category; and how near they are for where they lie, beside their own ten nearest.
+all ten, and the fiftieth, which lies in the crowd or beyond it; whether the ten are of one category; and how near they
+are for where they lie, beside their own ten nearest.
 """
 
 from collections.abc import Mapping
@@ -12,20 +13,21 @@ from typing import Any
 
 import numpy as np
 
-NEAREST = 10
-SIGNS = ("nearest", "tenth", "all_ten", "one_category", "nearest_for_the_place", "all_ten_for_the_place")
+NEAREST, CROWD = 10, 50
+SIGNS = ("nearest", "tenth", "all_ten", "one_category", "nearest_for_the_place", "all_ten_for_the_place", "fiftieth")
 
 
 def signs(rows: np.ndarray, cosines: np.ndarray, kinds: np.ndarray | None, density: np.ndarray) -> np.ndarray:
-    """(SIGNS,) float64. rows, cosines: the items nearest to a photo, nearest first, one at least; kinds: (items,)
+    """(SIGNS,) float64. rows, cosines: the CROWD items nearest to a photo, nearest first, one at least; kinds: (items,)
     numbers of their categories, 0 where unknown, or None; density: (items,) as `density_of`."""
-    rows, cosines = rows[:NEAREST], cosines[:NEAREST]
+    rows, cosines, fiftieth = rows[:NEAREST], cosines[:NEAREST], cosines[:CROWD][-1]
     agree = 1.0
     if kinds is not None:
         agree = float(np.bincount(kinds[rows]).max()) / len(rows)
     place = density[rows]
     return np.array([
         cosines[0], cosines[-1], cosines.mean(), agree, cosines[0] - place[0], cosines.mean() - place.mean(),
+        fiftieth,
     ], np.float64)  # fmt: skip
 
 
@@ -41,7 +43,7 @@ class Familiarity:
     @classmethod
     def open(cls, path: Path, facts: Mapping[str, Any]) -> "Familiarity":
         """Open density.npy of a release. facts: what its manifest says of `in_catalogue`."""
-        weights = np.array([facts["weights"][name] for name in SIGNS], np.float64)
+        weights = np.array([facts["weights"].get(name, 0.0) for name in SIGNS], np.float64)
         return cls(weights, float(facts["at"]), np.load(path, allow_pickle=False))
 
     def known(self, rows: np.ndarray, cosines: np.ndarray, kinds: np.ndarray | None) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.errors import BadQuery
+from service.familiarity import CROWD
 from service.items import GROUP
 from service.queries import COMPLEMENTS, Query, SimilarQuery
 from service.ranker import Shopper
@@ -66,7 +67,7 @@ class Retrieval:
         """Rows worth ranking: the picture's neighbours, the shopper's taste, and what is popular if they are few."""
         k, vector, shopper = asked.query.k, asked.vector, asked.shopper
         if asked.tier == COMPLEMENTS:  # which it takes no likeness or taste to find
-            return Candidates(_NOTHING, None if vector is None else self.nearest(vector, KIND_VOTERS))
+            return Candidates(_NOTHING, None if vector is None else self.nearest(vector, CROWD))
         allowed = self.allowed(asked.query, shopper)
         pool = self.pool(asked.query)
         found = []
@@ -74,7 +75,7 @@ class Retrieval:
         if vector is not None:
             near = self.nearest(vector, pool, allowed)
             found.append(near.rows)
-            voters = near if allowed is None else self.nearest(vector, KIND_VOTERS)
+            voters = near if allowed is None else self.nearest(vector, CROWD)
         if shopper is not None and self.release.ranker is not None:
             found.append(self.release.ranker.top(shopper, k=pool, allowed=allowed))
         if shopper is not None and vector is None and self.release.index is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from service.familiarity import NEAREST, SIGNS, signs
+from service.familiarity import CROWD, NEAREST, SIGNS, signs
 from service.index import Index
 from training.progress import say, track
 
@@ -42,7 +42,7 @@ def fit(
     asked += [(row, vector) for row, vector in zip(own.tolist(), index.vectors(own), strict=True)]
 
     def sign(vector: np.ndarray, allowed: np.ndarray | None) -> np.ndarray | None:
-        near, cosines = index.search(vector[None], k=NEAREST, allowed=allowed)
+        near, cosines = index.search(vector[None], k=CROWD, allowed=allowed)
         there = near[0] >= 0
         return signs(near[0][there], cosines[0][there], kinds, density) if there.any() else None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.container.pods import IMAGE, TRITON_IMAGE, Pod, claim, overlay_of, pod, podman, render
+from tests.container.pods import IMAGE, TRITON_IMAGE, TRITON_TAG, Pod, claim, overlay_of, pod, podman, render
 from tests.processes import HOME
 from tests.team import QUICK, Team
 
@@ -62,7 +62,7 @@ def photo(team: Team) -> bytes:
 @pytest.fixture(scope="session")
 def triton_image(everything_is_here: None) -> str:
     """Built once; the real server, see triton/install.sh."""
-    tag = f"{TRITON_IMAGE}:test"
+    tag = f"{TRITON_IMAGE}:{TRITON_TAG}"
     if subprocess.run(["podman", "image", "exists", tag], check=False).returncode:
         context = KEPT / "triton"
         shutil.rmtree(context, ignore_errors=True)

@@ -6,6 +6,7 @@ to the group that would own them; probes are asked by the test, and preStop is w
 """
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -22,6 +23,8 @@ from k8s import rendered
 from tests.processes import HOME, free_port, wait_until
 
 IMAGE, TRITON_IMAGE = "localhost/vitrine-test", "localhost/vitrine-test-triton"
+OF_TRITON = sorted(path for path in (HOME / "triton").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+TRITON_TAG = hashlib.sha256(b"".join(path.read_bytes() for path in OF_TRITON)).hexdigest()[:12]  # what it is made of
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
@@ -37,7 +40,7 @@ def render(overlay: Path) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         images = [
             {"name": "vitrine", "newName": IMAGE},
-            {"name": "nvcr.io/nvidia/tritonserver", "newName": TRITON_IMAGE, "newTag": "test"},
+            {"name": "nvcr.io/nvidia/tritonserver", "newName": TRITON_IMAGE, "newTag": TRITON_TAG},
         ]
         # through `realpath`: kustomize takes paths within one tree alone
         resources = [os.path.relpath(overlay.resolve(), Path(folder).resolve())]
