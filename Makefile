@@ -102,22 +102,28 @@ gate: install ## compare RELEASE (default: the newest) with what is in productio
 bento: install ## RELEASE and the service as a bento, in dist/
 	$(BIN)/vitrine bento $(RELEASE) --releases $(RELEASES)
 
-image: install ## RELEASE and the service as the image IMAGE:RELEASE, by ENGINE (docker or podman); its tag is RELEASE and a digest of what it was made of
+image: install ## RELEASE and the service as an image of IMAGE, by ENGINE (docker or podman); its tag is RELEASE and a digest of what it was made of
 	$(BIN)/vitrine image $(RELEASE) --engine $(ENGINE) --repository $(IMAGE) --releases $(RELEASES)
 
 TAGGED = $$(cat dist/vitrine-$(RELEASE).image)
-# after `make push` the engine knows the digest under which the registry has the image
-REFERENCE = $(TAGGED)@$$($(ENGINE) image inspect --format '{{index .RepoDigests 0}}' $(TAGGED) | sed 's/.*@//')
+# the digest under which the registry has the image; podman tells another one before the push, of what is not compressed
+PUSHED = dist/$$(sed 's/.*://' dist/vitrine-$(RELEASE).image).digest
+REFERENCE = $(TAGGED)@$$(cat $(PUSHED))
 # no tag that starts a release, and no branch of the same release in other code, has this name
 BRANCH = promotion/$$(sed 's/.*://' dist/vitrine-$(RELEASE).image)
 
 push: ## the image to its registry
-	$(ENGINE) push $(TAGGED)
+	@case "$(notdir $(ENGINE))" in \
+	podman) $(ENGINE) push --digestfile "$(PUSHED)" "$(TAGGED)" ;; \
+	*) $(ENGINE) push "$(TAGGED)" && $(ENGINE) image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$(TAGGED)" \
+		| sed -n "s|^$(IMAGE)@||p" > "$(PUSHED)" ;; \
+	esac
 
 image-reference: ## name, tag and digest of the image that was pushed, as `vitrine promote --image` takes them
+	@test -s "$(PUSHED)" || { echo "the image of release $(RELEASE) was not pushed: make push RELEASE=$(RELEASE)" >&2; exit 1; }
 	@echo "$(REFERENCE)"
 
-propose: install ## the promotion as a pull request that changes one line of OVERLAY
+propose: install ## the promotion as a pull request that changes one entry of OVERLAY
 	$(BIN)/vitrine promote $(RELEASE) --to production --reason "$$REASON" --propose --write-overlay $(OVERLAY) --image "$(REFERENCE)" --catalogue $(CATALOGUE) --releases $(RELEASES)
 	git switch --create "$(BRANCH)"
 	git commit --message "Promote release $(RELEASE): $$REASON" $(OVERLAY)

@@ -1,5 +1,6 @@
 """What must fit what, in manifests that are rendered together: each rule gives who is at fault, and the fault."""
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -394,6 +395,14 @@ def tls_is_everywhere(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tu
 def routes_lead_somewhere(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[str, str]]:
     """A gateway's routes name services and ports, and give a large body time."""
     services = {each["metadata"]["name"]: each for each in _of_kind(manifests, "Service")}
+    hosts = [
+        host for each in _of_kind(manifests, "HTTPRoute", "GRPCRoute") for host in each["spec"].get("hostnames", [])
+    ]
+    for host in sorted({host for host in hosts if hosts.count(host) > 1}):
+        yield (
+            "HTTPRoute, GRPCRoute",
+            f"both have the host {host}: a listener accepts one of them, and refuses the other",
+        )
     for each in _of_kind(manifests, "HTTPRoute", "GRPCRoute"):
         for rule in each["spec"]["rules"]:
             for ref in rule["backendRefs"]:
@@ -424,9 +433,10 @@ def queries_ask_for_their_namespace(manifests: list[Manifest], pods: list[Pod]) 
             if own not in trigger["metadata"].get("query", own):
                 yield name_of(each), f"its query must ask for {own}: {trigger['metadata']['query']}"
     for each in _of_kind(manifests, "ConfigMap"):
-        for expr in re.findall(r'"expr": "((?:[^"\\\\]|\\\\.)*)"', each.get("data", {}).get("dashboard.json", "")):
-            if 'namespace=\\"$namespace\\"' not in expr:
-                yield name_of(each), f"a panel adds up over namespaces: {expr}"
+        for panel in json.loads(each.get("data", {}).get("dashboard.json", "{}")).get("panels", []):
+            for target in panel.get("targets", []):
+                if 'namespace="$namespace"' not in target["expr"]:
+                    yield name_of(each), f"the panel {panel['title']!r} adds up over namespaces: {target['expr']}"
 
 
 def operators_find_them(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import Counter as Counts
 from functools import cache
 from wsgiref.simple_server import WSGIServer
 
@@ -83,12 +84,24 @@ class Metrics:
             "vitrine_switch_failures", "Releases that could not take over", registry=self.registry
         )
         self.release = Gauge("vitrine_release", "The release that answers", ["release"], registry=self.registry)
+        self._tritons: Counts[str] = Counts()  # how often each release is open
         # finding the counter of some labels costs more than counting
         self._of_stage = cache(self.stage_seconds.labels)
         self._of_answer = cache(self.requests.labels)
         self._of_route = cache(self.seconds.labels)
         ProcessCollector(registry=self.registry)  # memory, CPU, open files
         self._add_trial()
+
+    def triton_of(self, release: str) -> Gauge:
+        """1 while Triton gives the vectors of this release. A release may be open twice while one takes over."""
+        self._tritons[release] += 1
+        return self.triton_there.labels(release)
+
+    def forget_triton_of(self, release: str) -> None:
+        """The release is open once less; where it was the last time, there is nothing more to say of it."""
+        self._tritons[release] -= 1
+        if not self._tritons[release]:
+            self.triton_there.remove(release)
 
     def _add_trial(self) -> None:
         """What becomes of a candidate beside production."""

@@ -6,7 +6,9 @@ a network is loaded and run once before it gets a version's name.
 """
 
 import shutil
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -44,29 +46,39 @@ def put(source: Path, name: str, model: Path, version: int, *, config: str, prov
     prove: called with the copy before it gets the version's name; raises where no server could load it. Raises
     ReleaseMismatch where another file has the number."""
     target = model / str(version) / name
-    if target.exists():
-        if digest(target) == digest(source):
+    if _is_there(target, source):
+        return target
+    model.mkdir(parents=True, exist_ok=True)
+    # names of its own: pods that start together install the same version
+    aside = Path(tempfile.mkdtemp(prefix=f".installing-{version}-", dir=model))
+    try:
+        aside.chmod(0o755)
+        shutil.copyfile(source, aside / name)
+        prove(aside / name)
+        if not (model / "config.pbtxt").exists():
+            (aside / ".config").write_text(config)
+            (aside / ".config").replace(model / "config.pbtxt")
+        aside.rename(target.parent)
+    except BaseException as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):
+            model.rmdir()  # where nothing else is in it
+        if isinstance(error, OSError) and _is_there(target, source):  # another pod was faster
             return target
+        raise
+    return target
+
+
+def _is_there(target: Path, source: Path) -> bool:
+    """Whether a version is installed already. Raises ReleaseMismatch where another file has its number."""
+    if not target.exists():
+        return False
+    if digest(target) != digest(source):
         raise ReleaseMismatch(
             f"{target} is another network than {source}: a number is never given twice; package a new release, "
             "or prune the repository"
         )
-    made = not model.exists()
-    model.mkdir(parents=True, exist_ok=True)
-    aside = model / f".installing-{version}"
-    try:
-        shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
-        aside.mkdir()
-        shutil.copyfile(source, aside / name)
-        prove(aside / name)
-        if not (model / "config.pbtxt").exists():
-            (model / ".config.pbtxt.part").write_text(config)
-            (model / ".config.pbtxt.part").rename(model / "config.pbtxt")
-        aside.rename(target.parent)
-    except BaseException:
-        shutil.rmtree(model if made else aside, ignore_errors=True)
-        raise
-    return target
+    return True
 
 
 def _prove(path: Path, golden: np.ndarray, vectors: np.ndarray) -> None:

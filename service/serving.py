@@ -153,11 +153,11 @@ def _in_triton(release: Release, settings: Settings, cpus: int, metrics: Metrics
         # beside the start: a folder on a network may be slow, or away
         threading.Thread(target=_bring, args=(release, settings.model_repository), name="bring", daemon=True).start()
     golden, vectors = release.golden_pixels(), release.golden.vectors["fp32"]
-    triton = Triton(address, golden, vectors, observe=metrics.triton_there.labels(release.number).set)
+    triton = Triton(address, golden, vectors, observe=metrics.triton_of(release.number).set)
 
     def end() -> None:
         triton.close()
-        metrics.triton_there.remove(release.number)
+        metrics.forget_triton_of(release.number)
 
     if not settings.triton_fallback:
         if not triton.wait(settings.triton_wait):
@@ -168,7 +168,9 @@ def _in_triton(release: Release, settings: Settings, cpus: int, metrics: Metrics
                 "export --model-repository, or set VITRINE_TRITON_FALLBACK=true"
             )
         return _Opened(triton, TRITON, "fp32", LANES, end)
-    own = Candidate("onnxruntime", "fp32", release.encoders["fp32"]).open(threads=cpus, lanes=cpus)
+    own = Candidate("onnxruntime", "fp32", release.encoders["fp32"], settings.engine_cache).open(
+        threads=cpus, lanes=cpus
+    )
     triton.wait(min(settings.triton_wait, FIRST_LOOK))
     both = Fallback(triton, own, observe=metrics.triton_fallbacks.inc)
     return _Opened(both, TRITON, "fp32", LANES, end)

@@ -97,7 +97,9 @@ def make_image(release: Path, out: Path, *, engine: str, flavour: str, base: str
         # a release in mended code, or on a newer base, is another image: no tag ever means two
         tag = f"{name}:{manifest.release}-{made_of[:8]}"
         files = (out.resolve() / f"{NAME}-{manifest.release}.image.cdx.json", _files(out.resolve(), manifest)[1])
-        if all(file.exists() for file in files) and _label(engine, tag, MADE_OF) == made_of:
+        noted = out.resolve() / f"{NAME}-{manifest.release}.image"  # which image these files are of, for who pushes it
+        last = noted.read_text().strip() if noted.exists() else ""
+        if last == tag and all(file.exists() for file in files) and _label(engine, tag, MADE_OF) == made_of:
             say(f"{tag} is there already")
             return Packed(tag, files)
         packed = _make_bento(release, out, lock)
@@ -114,7 +116,7 @@ def make_image(release: Path, out: Path, *, engine: str, flavour: str, base: str
         build = [engine, "build", "--network=none", "--file", "Containerfile", "--tag", tag, "."]
         _run(f"building {tag} with {engine}", build, context)
     sbom.write_for_image(engine, tag, based_on, release, files[0])
-    (out.resolve() / f"{NAME}-{manifest.release}.image").write_text(f"{tag}\n")  # for who pushes it
+    noted.write_text(f"{tag}\n")
     return Packed(tag, files)
 
 

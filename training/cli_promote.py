@@ -33,6 +33,9 @@ Current = Annotated[
     Path | None,
     typer.Option("--write-current", help="Also have this file, which a running service follows, name the release"),
 ]
+ImageReference = Annotated[
+    str | None, typer.Option("--image", help="NAME:TAG@sha256:... of its image, remembered, and written into overlays")
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why: kept in the history")]
 Who = Annotated[str | None, typer.Option(help="Who does it (default: user@host)")]
 
@@ -69,9 +72,7 @@ def promote(
     as_proposed: Annotated[
         bool, typer.Option(help="It was proposed, and others have agreed: the gate's answer of then counts")
     ] = False,
-    image: Annotated[
-        str | None, typer.Option(help="NAME:TAG@sha256:... of its image, remembered, and written into overlays")
-    ] = None,
+    image: ImageReference = None,
     who: Who = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -85,18 +86,23 @@ def promote(
     promotion.require_sense(to, reason)  # said before the gate takes its time
     if propose and overlay is None:
         raise VitrineError("--propose needs --write-overlay FILE: that is the proposal")
+    if propose and (as_proposed or to != "production"):
+        raise VitrineError(
+            "--propose is for --to production, and moves nothing: --as-proposed comes once it was agreed to"
+        )
     if propose and current is not None:
         raise VitrineError("--propose moves nothing: --write-current cannot go with it")
     if image is not None:
         registry.note_image(number, Image.parse(image))
     followers.require_writable(registry, number, to)  # what cannot be written is said before anything moves
     if as_proposed:
-        agreed = registry.proposal(number)
+        agreed = registry.proposal(number) if registry.aliases().get(to) != number else {"refused": [], "loosened": []}
         if agreed is None or to != "production":
             raise VitrineError(
                 f"release {number} was not proposed for {to}: vitrine promote {number} --propose does it"
             )
         _say_moved(_move(registry, number, to, reason, who, agreed["refused"], agreed["loosened"], followers), as_json)
+        registry.forget_proposal(number)
         return
     verdict = None if shadow_report is None else read_verdict(shadow_report, number)  # so is one of another release
     report, files = gate_result(registry, number, releases, catalogue, thresholds, again=False)
@@ -139,10 +145,11 @@ def rollback(
     releases: Releases = Path("releases"),
     overlay: Overlay = None,
     current: Current = None,
+    image: ImageReference = None,
     who: Who = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put back what was there before the last promotion; once more goes one further back."""
+    """Put back what was there before the last promotion; once more goes one further back. Of a canary: none is left."""
     from training import promotion
     from training.followers import Followers
 
@@ -150,6 +157,8 @@ def rollback(
     registry = open_registry(releases)
     promotion.require_sense(of, reason)
     number = promotion.before(promotion.history(registry), of)
+    if image is not None and number is not None:
+        registry.note_image(number, Image.parse(image))
     followers.require_writable(registry, number, of)
     if number is not None:
         require_servable(registry.fetch(number, releases))
@@ -208,20 +217,26 @@ def status(
     registry = open_registry(releases)
     aliases = registry.aliases()
     expected = aliases.get(alias)
-    found: dict[str, int | str] = dict(Followers(overlay, current).named(alias))
+    found: dict[str, int | str | None] = dict(Followers(overlay, current).named(alias))
     for url in service or ():
         try:
             found[url] = int(get_json(f"{url.rstrip('/')}/release")["release"])
         except (VitrineError, KeyError, ValueError) as error:
             found[url] = f"no answer ({error})"
-    drift = [place for place, number in found.items() if number != expected]
+    # a canary that has become production is none any more where it is served
+    right = {expected, None} if alias == "canary" and expected == aliases.get("production") else {expected}
+    drift = [place for place, number in found.items() if number not in right]
     if as_json:
         print(json.dumps({"aliases": aliases, "alias": alias, "found": found, "drift": drift}))
     else:
         table = Table("where", "release", "", title=f"What {alias} is")
         table.add_row("registry", _shown(expected), "")
         for place, number in found.items():
-            table.add_row(place, str(number), red("drift") if place in drift else "as registered")
+            table.add_row(
+                place,
+                number if isinstance(number, str) else _shown(number),
+                red("drift") if place in drift else "as registered",
+            )
         out.print(table)
         others = {name: number for name, number in aliases.items() if name != alias}
         out.print(", ".join(f"{name}: release {number}" for name, number in sorted(others.items())))

@@ -22,7 +22,7 @@ class Followers:
     def require_writable(self, registry: Registry, number: int | None, alias: str) -> None:
         """Said before anything moves. number: the release that they will name, or None. Raises VitrineError."""
         if self.overlay is not None:
-            (overlays.read_candidate if alias == CANARY else overlays.read)(self.overlay)
+            (overlays.require_place_for_candidate if alias == CANARY else overlays.read)(self.overlay)
             wanted = alias == CANARY or overlays.needs_image(self.overlay)
             if number is not None and wanted and registry.image(number) is None:
                 raise RegistryError(
@@ -40,8 +40,6 @@ class Followers:
                 overlays.write_candidate(self.overlay, None if number is None else registry.image(number))
             elif self.overlay is not None and number is not None:
                 overlays.write(self.overlay, number, registry.image(number))
-                if overlays.has_candidate(self.overlay, number):  # it is no trial any more
-                    overlays.write_candidate(self.overlay, None)
             if self.current is not None and number is not None:
                 registry.fetch(number, self.current.parent)
                 point(self.current, f"{number}\n")
@@ -51,12 +49,12 @@ class Followers:
                 "vitrine status shows who follows"
             ) from error
 
-    def named(self, alias: str) -> dict[str, int]:
-        """The release that each names. Raises VitrineError."""
-        found = {}
+    def named(self, alias: str) -> dict[str, int | None]:
+        """The release that each names, None for none. Raises VitrineError."""
+        found: dict[str, int | None] = {}
         if self.overlay is not None:
-            there = (overlays.read_candidate if alias == CANARY else overlays.read)(self.overlay)
-            found = {} if there is None else {str(self.overlay): there}
+            read = overlays.read_candidate if alias == CANARY else overlays.read
+            found[str(self.overlay)] = read(self.overlay)
         return found if self.current is None else {**found, str(self.current): pointed(self.current)}
 
 

@@ -214,7 +214,7 @@ def _graph(config: Any, file: Path) -> Iterator[str]:
                     f"what is not exactly the same{FREELY if FREE in tensor.dims else ''}"
                 )
     cached = any(
-        accelerator.parameters.get("trt_engine_cache_enable") == "true"
+        accelerator.parameters.get("trt_engine_cache_enable") in ("true", "1")
         for accelerator in config.optimization.execution_accelerators.gpu_execution_accelerator
     )
     if config.name == MODEL and cached and not named_after_weights(model):

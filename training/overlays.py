@@ -27,7 +27,7 @@ TAG = r"(?P<number>[0-9]+)(-[0-9a-f]+)?"
 DIGEST = r"sha256:[0-9a-f]{64}"
 VALUE = re.compile(rf"[\"']?{TAG}(@{DIGEST})?[\"']?(?=\s|$)")
 FIELD = re.compile(r"(?P<before> *)(?P<name>newName|newTag): *(?P<rest>.*)")
-COMPONENT = re.compile(r" *(# canary: )?- \S*components/canary\s*")
+COMPONENT = re.compile(r" *(# canary: )?- \S*components/canary/?\s*(#.*)?\s*")
 PULLED = re.compile(r"(?P<before>path: /data/RELEASE\n *value: *[\"'])(?P<number>[0-9]+)")
 PLAN = re.compile(r"(?P<before>path: /metadata/name\n *value: *build-plan-)(?P<number>[0-9]+)")
 
@@ -80,15 +80,14 @@ def read_candidate(overlay: Path) -> int | None:
     return _number(overlay, lines, CANDIDATE)
 
 
-def has_candidate(overlay: Path, number: int) -> bool:
-    """Whether it has this release as a canary; not every overlay has a place for one."""
-    lines = _lines(overlay)
-    return any(f"- name: {CANDIDATE}" in line for line in lines) and read_candidate(overlay) == number
+def require_place_for_candidate(overlay: Path) -> None:
+    """Raises VitrineError where a canary could not be written."""
+    _with_candidate(overlay, _lines(overlay), None)
 
 
 def write(overlay: Path, number: int, image: Image | None = None) -> None:
-    """Have it name another release, from this image; None: by its number alone, from wherever it is. Every other byte
-    stays. Raises VitrineError."""
+    """Have it name another release, from this image; None: by its number alone, from wherever it is. A canary of the
+    same number is none any more. Every other byte stays. Raises VitrineError."""
     read(overlay)
     text = "".join(_lines(overlay))
     for pattern in (PULLED, PLAN):
@@ -97,23 +96,34 @@ def write(overlay: Path, number: int, image: Image | None = None) -> None:
     if needs_image(overlay):
         place = _entry(overlay, lines, RELEASE)
         lines[place] = _named(lines[place], str(number) if image is None else f"{image.tag}@{image.digest}", image)
+    # not every overlay has a place for a canary
+    if any(f"- name: {CANDIDATE}" in line for line in lines) and read_candidate(overlay) == number:
+        lines = _with_candidate(overlay, lines, None)
     _replace(overlay, lines)
 
 
 def write_candidate(overlay: Path, image: Image | None) -> None:
     """Have it run this image as a canary beside the release, or none. Raises VitrineError."""
-    lines = _lines(overlay)
-    place = _entry(overlay, lines, CANDIDATE)
-    entry = [line.replace(MARK, "") for line in lines[place]]
-    if image is not None:
-        entry = _named(entry, f"{image.tag}@{image.digest}", image)
-    lines[place] = entry if image is not None else [_marked(line, _indent(entry[0])) for line in entry]
-    components = [at for at, line in enumerate(lines) if COMPONENT.fullmatch(line)]
+    _replace(overlay, _with_candidate(overlay, _lines(overlay), image))
+
+
+def _with_candidate(overlay: Path, lines: Sequence[str], image: Image | None) -> list[str]:
+    made = list(lines)
+    place = _entry(overlay, made, CANDIDATE)
+    entry = [line.replace(MARK, "") for line in made[place]]
+    if image is None:
+        made[place] = [_marked(line, _indent(entry[0])) for line in entry]
+    else:
+        made[place] = _named(entry, f"{image.tag}@{image.digest}", image)
+    components = [at for at, line in enumerate(made) if COMPONENT.fullmatch(line)]
     if len(components) != 1:
-        raise VitrineError(f"{overlay} must have the component canary once, behind `{MARK}` while there is none")
-    bare = lines[components[0]].replace(MARK, "")
-    lines[components[0]] = bare if image is not None else _marked(bare, _indent(bare))
-    _replace(overlay, lines)
+        raise VitrineError(
+            f"{overlay} must have the component canary in one line, `- ../../components/canary`, behind `{MARK}` while "
+            "there is none"
+        )
+    bare = made[components[0]].replace(MARK, "")
+    made[components[0]] = bare if image is not None else _marked(bare, _indent(bare))
+    return made
 
 
 def _lines(overlay: Path) -> list[str]:

@@ -15,7 +15,7 @@ from service.errors import PromotionRefused
 from training.mlflow_client import NOTE
 from training.progress import say
 from training.records import Run
-from training.registry import ALIASES, PRODUCTION, PROMOTIONS, Registry, is_abandoned, owner
+from training.registry import ALIASES, CANARY, PRODUCTION, PROMOTIONS, Registry, is_abandoned, owner
 
 PATIENCE = timedelta(seconds=60)  # for which a move that another machine began is left alone
 SETTLED = 5.0  # seconds for which the end of a move that another one began is waited for
@@ -83,7 +83,8 @@ def before(moves: list[Move], alias: str) -> int | None:
             pile.pop()
     if not pile:
         raise PromotionRefused(f"{alias} names nothing that was promoted: there is nothing to take back")
-    return pile[-2] if len(pile) > 1 else None
+    # a trial that is ended is not followed by the trial before it
+    return pile[-2] if len(pile) > 1 and alias != CANARY else None
 
 
 def history(registry: Registry) -> list[Move]:

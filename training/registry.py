@@ -110,7 +110,7 @@ class Registry:
     def image(self, number: int) -> Image | None:
         """The image of a release, or None where nobody has said it."""
         noted = self._noted(number, IMAGE)
-        return Image.parse(noted) if noted else None
+        return Image.parse(noted) if "@" in noted else None  # earlier code noted the digest alone
 
     def note_image(self, number: int, image: Image) -> None:
         """Remember the image of a release, for overlays. Raises RegistryError where it is another release's."""
@@ -127,6 +127,11 @@ class Registry:
         """Remember that a release was proposed, and what the gate held against it."""
         said = json.dumps({"refused": refused, "loosened": loosened})
         self.mlflow_client.set_model_version_tag(MODEL, str(number), PROPOSAL, said)
+
+    def forget_proposal(self, number: int) -> None:
+        """It was agreed to, once."""
+        if self._noted(number, PROPOSAL):
+            self.mlflow_client.delete_model_version_tag(MODEL, str(number), PROPOSAL)
 
     def _noted(self, number: int, tag: str) -> str:
         there = {version.number: version.tags for version in self._records.versions(MODEL)}

@@ -1,6 +1,7 @@
 """The manifests are as they should be, and each thing that could be wrong with them is found."""
 
 import copy
+import json
 import shutil
 import subprocess
 import sys
@@ -134,6 +135,11 @@ def container(manifests: Manifests, name: str = "vitrine") -> dict[str, Any]:
 def labels(manifests: Manifests) -> dict[str, Any]:
     """Of the service's pods."""
     return one(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]
+
+
+def dashboard(manifests: Manifests) -> dict[str, Any]:
+    """The data of Grafana's config map."""
+    return next(m["data"] for m in manifests if m["metadata"]["name"] == "vitrine-dashboard")
 
 
 def without(held: dict[str, Any], key: str) -> None:
@@ -276,6 +282,12 @@ OPTIONAL: dict[str, tuple[Callable[[Manifests], object], str]] = {
         lambda m: one(m, "GRPCRoute")["spec"]["rules"][0]["backendRefs"][0].update(port=5), "it leads to vitrine:5;"),
     "a gateway that gives up on a slow phone": (
         lambda m: one(m, "HTTPRoute")["spec"]["rules"][0]["timeouts"].update(request="15s"), "slow phone"),
+    "a host for two kinds of route": (
+        lambda m: one(m, "GRPCRoute")["spec"].update(hostnames=["vitrine.example.com"]), "accepts one of them"),
+    "a panel over all namespaces": (
+        lambda m: dashboard(m).update({"dashboard.json": json.dumps({"panels": [
+            {"title": "All", "targets": [{"expr": 'sum(vitrine_requests_total{job="vitrine"})'}]}]})}),
+        "the panel 'All' adds up"),
     "a misspelt field of a route": (
         lambda m: one(m, "HTTPRoute")["spec"].update(hostname=["a"]), "hostname"),
     "a query over all namespaces": (

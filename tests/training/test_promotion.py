@@ -16,7 +16,7 @@ from tests.shop import Shop
 from training import overlays, promotion
 from training.followers import Followers
 from training.overlays import Image
-from training.registry import PRODUCTION, PROMOTIONS, STAGING, Registry, local
+from training.registry import CANARY, PRODUCTION, PROMOTIONS, STAGING, Registry, local
 
 OVERLAY = """\
 # what production runs
@@ -244,7 +244,7 @@ def test_an_image_is_known_by_number_and_digest(text: str) -> None:
         Image.parse(text)
 
 
-CANARY = """\
+WITH_CANARY = """\
 components:
   - ../../components/hpa
   # canary: - ../../components/canary
@@ -261,11 +261,11 @@ images:
 def test_a_canary_is_written_into_an_overlay_and_taken_out(tmp_path: Path) -> None:
     """Its lines come out from behind their mark, with the image that was promoted; and go back behind it."""
     path = tmp_path / "kustomization.yaml"
-    path.write_text(CANARY)
+    path.write_text(WITH_CANARY)
     assert overlays.read_candidate(path) is None
     digest = f"sha256:{'a1' * 32}"
     overlays.write_candidate(path, Image.parse(f"other.example/vitrine:7-1a2b3c4d@{digest}"))
-    written = CANARY.replace("# canary: ", "").replace('"2"', f'"7-1a2b3c4d@{digest}"')
+    written = WITH_CANARY.replace("# canary: ", "").replace('"2"', f'"7-1a2b3c4d@{digest}"')
     written = written.replace("candidate\n    newName: registry", "candidate\n    newName: other")
     assert path.read_text() == written
     assert (overlays.read(path), overlays.read_candidate(path)) == (6, 7)
@@ -324,6 +324,9 @@ def test_a_proposal_writes_the_overlay_and_moves_nothing(shop: Shop, tmp_path: P
     agreed += ["--as-proposed", "--releases", str(shop.releases)]
     subprocess.run(agreed, cwd=HOME, capture_output=True, check=True)
     assert local(shop.releases).aliases() == {"production": 1}
+    again = subprocess.run(agreed, cwd=HOME, capture_output=True, text=True, check=True)
+    assert "nothing moved" in again.stdout
+    assert local(shop.releases).proposal(1) is None
 
 
 def test_what_nobody_proposed_is_not_agreed_to(shop: Shop) -> None:
@@ -339,6 +342,14 @@ def test_the_projects_own_overlays_can_be_written() -> None:
     """What k8s/ says is what `--write-overlay` looks for."""
     for overlay in sorted((HOME / "k8s" / "overlays").glob("*/kustomization.yaml")):
         assert overlays.read(overlay) >= 1
+
+
+def test_a_canary_that_is_taken_back_is_followed_by_none(registry: Registry) -> None:
+    """What was tried before it was ended for a reason."""
+    for number in (1, 2):
+        promotion.promote(registry, number, CANARY, why="w", who="x")
+    assert promotion.rollback(registry, CANARY, why="w", who="x").release is None
+    assert CANARY not in registry.aliases()
 
 
 def test_a_promotion_again_is_the_same_promotion(registry: Registry) -> None:

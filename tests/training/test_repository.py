@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,16 @@ def test_a_version_is_never_another_network_than_before(model_repository: Path, 
     (copied_release / "encoder.onnx").write_bytes(b"tampered")
     with pytest.raises(ReleaseDamaged):
         installing.install(Release.open(copied_release), model_repository)
+
+
+def test_pods_that_start_together_install_one_version(copied_release: Path, tmp_path: Path) -> None:
+    """Whichever is first; none takes away what another has written, and nothing else is left."""
+    release = Release.open(copied_release)
+    with ThreadPoolExecutor(6) as pool:
+        made = list(pool.map(lambda _: installing.install(release, tmp_path), range(12)))
+    assert set(made) == {tmp_path / "encoder" / "1" / "model.onnx"}
+    assert made[0].read_bytes() == (copied_release / "encoder.onnx").read_bytes()
+    assert sorted(path.name for path in (tmp_path / "encoder").iterdir()) == ["1", "config.pbtxt"]
 
 
 def truncated(encoder: Path) -> None:
