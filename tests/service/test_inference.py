@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -323,6 +324,25 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     except FileNotFoundError:
         pytest.skip("openssl is not installed here, and the certificate of this test is made with it")
     return files
+
+
+def test_an_old_connection_is_closed_and_the_next_call_answered(release_folder: Path, tmp_path: Path) -> None:
+    """A client that keeps one would never find the pods that came later."""
+    ready, left = threading.Event(), threading.Event()
+
+    def watch(state: grpc.ChannelConnectivity) -> None:
+        if state is grpc.ChannelConnectivity.READY:
+            ready.set()
+        elif ready.is_set():
+            left.set()
+
+    settings = {"VITRINE_GRPC_MAX_AGE": "1"}
+    with serve(release_folder, tmp_path, settings) as service, grpc.insecure_channel(service.grpc) as channel:
+        channel.subscribe(watch, try_to_connect=True)
+        assert ready.wait(10)
+        assert left.wait(10)
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_tls_and_the_api_key_guard_both_transports(
