@@ -18,7 +18,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +29,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from service.engines import PROVIDERS, TENSORRT
 from service.ranker import Objective
 
 ITEMS, EPOCHS = 900, 24  # of the drawn shop
@@ -38,7 +38,6 @@ BATCHES = (1, 8, 32)
 SECONDS = 2.0  # of each measurement of speed
 SAME_VECTORS = 0.999  # cosine
 SAME_OBJECTIVE = 0.005  # relative
-PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
 CLIENTS = 8
 HELD = 50  # MiB that a service which computes on the GPU holds there, at least
 
@@ -123,7 +122,7 @@ def network(work: Path) -> dict[str, Any]:
         if provider not in there:
             found[provider] = {"unavailable": f"onnxruntime {onnxruntime.__version__} was built without it"}
             continue
-        options = tensorrt_options(path, precision="fp32", cache=work) if provider == PROVIDERS[0] else {}
+        options = tensorrt_options(path, precision="fp32", cache=work) if provider == TENSORRT else {}
         try:
             session = onnxruntime.InferenceSession(str(path), providers=[(provider, options)])
         except Exception as error:  # onnxruntime's errors have no common class
@@ -141,29 +140,18 @@ def network(work: Path) -> dict[str, Any]:
 
 def service(work: Path) -> dict[str, Any]:
     """`vitrine serve` over the release, asked by CLIENTS at once: requests a second, and MiB held on the GPU."""
-    import httpx
+    from load import generate, read_pictures
 
     from tests.processes import serve
 
     release, free = work / "releases" / "1", _free()
-    pictures = [path.read_bytes() for path in sorted((work / "shop" / "images").glob("*.jpg"))[:50]]
     with serve(release, work / f"service-{device()}", {"VITRINE_ENCODER": "onnxruntime"}) as served:
-        ends, counts = time.perf_counter() + 4 * SECONDS, [0] * CLIENTS
-
-        def ask(client: int) -> None:
-            with httpx.Client(base_url=served.http.base_url, timeout=30) as http:
-                while time.perf_counter() < ends:
-                    picture = pictures[counts[client] % len(pictures)]
-                    http.post("/recommend", files={"image": picture}).raise_for_status()
-                    counts[client] += 1
-
-        threads = [threading.Thread(target=ask, args=(client,)) for client in range(CLIENTS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        pictures = read_pictures(work / "shop" / "images")
+        load = generate(f"http://{served.address}/recommend", pictures, seconds=4 * SECONDS, clients=CLIENTS)
         held = free - _free()
-    return {"mebibytes": held, "requests_a_second": sum(counts) / (4 * SECONDS)}
+    if set(load.statuses) != {"200"} or load.lost:
+        raise Unavailable(f"the service answered {load.statuses}, and lost {load.lost}")
+    return {"mebibytes": held, "requests_a_second": load.rate}
 
 
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {

@@ -177,17 +177,22 @@ def _references(pod: Pod) -> Iterator[tuple[str, str, str]]:
                 yield kind, volume[field][key], ""
 
 
+def _environment(container: dict[str, Any], manifests: Sequence[Manifest]) -> dict[str, Any]:
+    """Its variables; None for a value that stands in a secret or in the pod."""
+    maps = {each["metadata"]["name"]: each.get("data", {}) for each in _of_kind(manifests, "ConfigMap")}
+    said: dict[str, Any] = {}
+    for source in container.get("envFrom", []):
+        said |= maps.get(source.get("configMapRef", {}).get("name"), {})
+    return said | {each["name"]: each.get("value") for each in container.get("env", [])}
+
+
 def settings_are_known(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[str, str]]:
     """Every variable that begins with VITRINE_ is a setting, and its value is one that the setting takes."""
-    maps = {each["metadata"]["name"]: each.get("data", {}) for each in _of_kind(manifests, "ConfigMap")}
     for pod in pods:
         for container in pod.containers:
             if _image(container)[0] != "vitrine":
                 continue
-            said = {}
-            for source in container.get("envFrom", []):
-                said |= maps.get(source.get("configMapRef", {}).get("name"), {})
-            said |= {each["name"]: each.get("value") for each in container.get("env", [])}
+            said = _environment(container, manifests)
             ours = {name: value for name, value in said.items() if name.startswith("VITRINE_")}
             for name in sorted(ours):
                 if name.removeprefix("VITRINE_").lower() not in Settings.model_fields:
@@ -262,7 +267,6 @@ def _rights(container: dict[str, Any]) -> Iterator[str]:
 
 def requests_survive(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[str, str]]:
     """A rollout takes nobody away before another is ready, and a pod that ends has time for what it began."""
-    maps = {each["metadata"]["name"]: each.get("data", {}) for each in _of_kind(manifests, "ConfigMap")}
     for each in _of_kind(manifests, "Deployment"):
         strategy = each["spec"].get("strategy", {})
         if _has_gpu(each["spec"]["template"]["spec"]):
@@ -280,9 +284,7 @@ def requests_survive(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tup
         for container in pod.spec["containers"]:
             if _image(container)[0] != "vitrine" or not container.get("ports"):
                 continue
-            said: dict[str, str] = {}
-            for source in container.get("envFrom", []):
-                said |= maps.get(source.get("configMapRef", {}).get("name"), {})
+            said = _environment(container, manifests)
             ends = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
             if ends[:1] != ["sleep"]:
                 yield pod.name, f"{container['name']} must sleep in preStop, until it is out of every endpoint list"
@@ -376,19 +378,19 @@ def jobs_are_named_by_release(manifests: list[Manifest], pods: list[Pod]) -> Ite
 
 def tls_is_everywhere(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[str, str]]:
     """Probes speak what the port speaks."""
-    maps = {each["metadata"]["name"]: each.get("data", {}) for each in _of_kind(manifests, "ConfigMap")}
     for pod in pods:
         for container in pod.spec["containers"]:
             if _image(container)[0] != "vitrine" or not container.get("ports"):
                 continue
-            said = [maps.get(source.get("configMapRef", {}).get("name"), {}) for source in container.get("envFrom", [])]
-            scheme = "HTTPS" if any("VITRINE_TLS_CERTIFICATE" in each for each in said) else "HTTP"
+            said = _environment(container, manifests)
+            scheme = "HTTPS" if "VITRINE_TLS_CERTIFICATE" in said else "HTTP"
             for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
                 if container.get(kind, {}).get("httpGet", {}).get("scheme", "HTTP") != scheme:
                     yield pod.name, f"{kind} must ask by {scheme}"
-            anonymous = any(each.get("VITRINE_ALLOW_ANONYMOUS") == "true" for each in said)
-            keys = {"VITRINE_API_KEY", "VITRINE_API_KEYS"} & {each["name"] for each in container.get("env", [])}
-            if not anonymous and not keys:
+            if (
+                said.get("VITRINE_ALLOW_ANONYMOUS") != "true"
+                and not {"VITRINE_API_KEY", "VITRINE_API_KEYS"} & said.keys()
+            ):
                 yield pod.name, "neither VITRINE_ALLOW_ANONYMOUS nor an API key: the service refuses to start"
 
 

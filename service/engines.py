@@ -37,10 +37,10 @@ class OnnxRuntime:
         options.log_severity_level = 3
         if lanes > 1:  # threads that spin while they wait would take the cores from the other lanes
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        with_options = {TENSORRT: tensorrt_options(path, precision=precision, cache=engine_cache)}
-        providers = [
-            (name, with_options.get(name, {})) for name in PROVIDERS if name in onnxruntime.get_available_providers()
-        ]
+        there = onnxruntime.get_available_providers()
+        providers: list[tuple[str, dict[str, str]]] = [(name, {}) for name in PROVIDERS if name in there]
+        if TENSORRT in there:  # its key takes a look at the whole file
+            providers[0] = (TENSORRT, tensorrt_options(path, precision=precision, cache=engine_cache))
         self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         self.dim = int(self._session.get_outputs()[0].shape[1])
         device = str(self._session.get_providers()[0]).removesuffix("ExecutionProvider")
@@ -59,7 +59,7 @@ def tensorrt_options(path: Path, *, precision: str, cache: Path | None) -> dict[
 
     Its own key of an engine knows the names of the graph's tensors and not the weights, so that the engine of another
     network of the same shape could be taken: the digest of the file stands before it."""
-    shapes = {f"trt_profile_{name}_shapes": f"images:{batch}x224x224x3" for name, batch in BATCHES.items()}
+    shapes = {f"trt_profile_{name}_shapes": shape_of(batch) for name, batch in BATCHES.items()}
     options = {"trt_fp16_enable": str(int(precision == "fp16")), **shapes}
     if cache is None:
         return options
@@ -68,6 +68,11 @@ def tensorrt_options(path: Path, *, precision: str, cache: Path | None) -> dict[
         "trt_engine_cache_prefix": hashlib.sha256(path.read_bytes()).hexdigest()[:16],
         "trt_timing_cache_enable": "1", "trt_timing_cache_path": str(cache),
     }  # fmt: skip
+
+
+def shape_of(batch: int) -> str:
+    """The input for so many pictures, as TensorRT's tools write it."""
+    return f"images:{batch}x224x224x3"
 
 
 class OpenVino:

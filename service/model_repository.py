@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from service.encoder import SAME
 from service.errors import ReleaseDamaged, ReleaseMismatch
 from service.release import Release, digest
 
 MODEL, PLAN_MODEL = "encoder", "encoder_trt"
 CONFIG, PLAN_CONFIG = (Path(__file__).with_name(f"{model}.pbtxt") for model in (MODEL, PLAN_MODEL))
-SAME = 0.999  # cosine with the recorded vectors of the golden pictures
 
 Prove = Callable[[Path], None]
 
@@ -33,10 +33,9 @@ def install(release: Release, repository: Path) -> Path:
         raise ReleaseMismatch(
             f"{release.path} was made from a catalogue without pictures: it has no encoder to install"
         )
-    golden, vectors = release.golden_pixels(), release.golden.vectors["fp32"]
     return put(
         release.encoders["fp32"], "model.onnx", repository / MODEL, int(release.number), config=CONFIG.read_text(),
-        prove=lambda path: _prove(path, golden, vectors),
+        prove=lambda path: require_golden(_on_the_cpu(path), release),
     )  # fmt: skip
 
 
@@ -81,15 +80,25 @@ def _is_there(target: Path, source: Path) -> bool:
     return True
 
 
-def _prove(path: Path, golden: np.ndarray, vectors: np.ndarray) -> None:
-    """Load and run on the CPU, which every server's backend can. Raises ReleaseDamaged."""
+def require_golden(encode: Callable[[np.ndarray], np.ndarray], release: Release) -> None:
+    """Run a network once. encode: pixels (n, 224, 224, 3) uint8 -> vectors (n, dim). Raises ReleaseDamaged where it
+    fails, or does not give what was recorded of the golden pictures."""
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        found = session.run(["embeddings"], {"images": golden})[0]
-    except Exception as error:  # onnxruntime's errors have no common class
+        found = encode(release.golden_pixels())
+    except Exception as error:  # onnxruntime's errors, and TensorRT's, have no common class
         raise ReleaseDamaged(f"the network cannot be run, and is not installed: {error}") from error
-    cosine = float(np.einsum("nd,nd->n", found, vectors).min(initial=1))
-    if not cosine >= SAME:
+    cosine = float(np.einsum("nd,nd->n", found, release.golden.vectors["fp32"]).min(initial=1))
+    if not cosine >= SAME["fp32"]:
         raise ReleaseDamaged(
             f"the network gives other vectors than were recorded (cosine {cosine:.4f}), and is not installed"
         )
+
+
+def _on_the_cpu(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """As the backend of every server can run it."""
+
+    def encode(pixels: np.ndarray) -> np.ndarray:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return np.asarray(session.run(["embeddings"], {"images": pixels})[0])
+
+    return encode

@@ -125,11 +125,8 @@ def look_ahead(
 def _held_out(interactions: pd.DataFrame, rng: np.random.Generator, shoppers: int) -> tuple[np.ndarray, pd.Series]:
     """(interactions,) bool: what is held out; and when that begins for each shopper who is asked, by id, earliest
     first. Where it begins for all at once, nobody teaches what came then."""
-    held = _last_tenth(interactions)
-    if held is not None:
-        known = interactions["user_id"].isin(interactions.loc[~held, "user_id"].unique()).to_numpy()
-        asked = np.unique(interactions.loc[held & known, "user_id"])
-        return held, _some(pd.Series(interactions["timestamp"].to_numpy()[held][0], index=asked), rng, shoppers)
+    if (found := _last_tenth(interactions)) is not None:
+        return found[0], _some(found[1], rng, shoppers)
     held = last_events(interactions)
     pairs = interactions.loc[held, ["user_id", "timestamp"]]
     begins = pairs.groupby("user_id", sort=True)["timestamp"].min().sort_values(kind="stable")
@@ -142,17 +139,18 @@ def _some(begins: pd.Series, rng: np.random.Generator, shoppers: int) -> pd.Seri
     return begins.iloc[np.sort(rng.permutation(len(begins))[:shoppers])]
 
 
-def _last_tenth(interactions: pd.DataFrame) -> np.ndarray | None:
-    """(interactions,) bool: the last tenth of the log by its clock; None where too few come back."""
+def _last_tenth(interactions: pd.DataFrame) -> tuple[np.ndarray, pd.Series] | None:
+    """As `_held_out`: the last tenth of the log by its clock, and all who were there before and in it; None where too
+    few come back."""
     if interactions.empty:
         return None
-    times, user = interactions["timestamp"].to_numpy(), pd.factorize(interactions["user_id"])[0]
+    times, (user, ids) = interactions["timestamp"].to_numpy(), pd.factorize(interactions["user_id"])
     first = times[np.unique(user, return_index=True)[1]]
     late: np.ndarray = times > np.quantile(times, 1 - HELD)
     known = np.intersect1d(user[late], user[~late])
     if (times > first[user] + DAY).mean() < BACK or len(known) < ENOUGH:
         return None
-    return late
+    return late, pd.Series(times[late][0], index=np.sort(ids[known]))
 
 
 def last_events(interactions: pd.DataFrame) -> np.ndarray:

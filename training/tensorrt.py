@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from service.errors import ReleaseDamaged, VitrineError
-from service.model_repository import PLAN_CONFIG, PLAN_MODEL, SAME, put
+from service.engines import BATCHES, shape_of
+from service.errors import VitrineError
+from service.model_repository import PLAN_CONFIG, PLAN_MODEL, put, require_golden
 from service.pipeline import Recommender
 from service.queries import Query
 from service.release import Release, digest
@@ -26,7 +27,6 @@ from training.precisions import QUERIES, TOP, chain_overlaps, pictures_for, refu
 from training.progress import say, track
 
 PRECISIONS = ("fp16", "fp32")
-SMALLEST, USUAL, LARGEST = 1, 8, 32  # batches that the plan is made for
 
 Encode = Callable[[np.ndarray], np.ndarray]
 
@@ -48,7 +48,7 @@ class _Plan:
 
     dim: int
     run: Encode
-    largest_batch: int = LARGEST
+    largest_batch: int = BATCHES["max"]
     degraded: str = ""
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
@@ -90,16 +90,9 @@ def export(
         raise
     installed = put(
         plan, "model.plan", repository / PLAN_MODEL, opened.manifest.release, config=PLAN_CONFIG.read_text(),
-        prove=lambda copy: _run_golden(toolkit.open(copy), opened),
+        prove=lambda copy: require_golden(toolkit.open(copy), opened),
     )  # fmt: skip
     return {"plan": str(plan), "installed": str(installed), **figures}
-
-
-def _run_golden(encode: Encode, release: Release) -> None:
-    """Raises ReleaseDamaged where a plan does not give the golden pictures' vectors."""
-    cosines = np.einsum("nd,nd->n", encode(release.golden_pixels()), release.golden.vectors["fp32"])
-    if not cosines.min(initial=1) >= SAME:
-        raise ReleaseDamaged(f"the plan gives other vectors than were recorded: cosine {cosines.min():.4f}")
 
 
 def _compare(
@@ -155,7 +148,7 @@ def build_plan(encoder: Path, plan: Path, precision: str) -> None:
     if not parser.parse(encoder.read_bytes()):
         raise VitrineError(f"TensorRT cannot read {encoder}: {[parser.get_error(i) for i in range(parser.num_errors)]}")
     config, profile = builder.create_builder_config(), builder.create_optimization_profile()
-    profile.set_shape("images", *[(batch, 224, 224, 3) for batch in (SMALLEST, USUAL, LARGEST)])
+    profile.set_shape("images", *[(batch, 224, 224, 3) for batch in BATCHES.values()])  # least, usual, most
     config.add_optimization_profile(profile)
     if precision == "fp16":
         config.set_flag(tensorrt.BuilderFlag.FP16)
@@ -167,9 +160,8 @@ def build_plan(encoder: Path, plan: Path, precision: str) -> None:
 
 def trtexec(program: str, encoder: Path, plan: Path, precision: str) -> list[str]:
     """The command that builds a plan."""
-    shapes = {"min": SMALLEST, "opt": USUAL, "max": LARGEST}
     command = [program, f"--onnx={encoder}", f"--saveEngine={plan}", "--skipInference"]
-    command += [f"--{name}Shapes=images:{batch}x224x224x3" for name, batch in shapes.items()]
+    command += [f"--{name}Shapes={shape_of(batch)}" for name, batch in BATCHES.items()]
     return [*command, "--fp16"] if precision == "fp16" else command
 
 
