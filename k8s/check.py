@@ -1,6 +1,6 @@
 """Whether what kustomize renders would work: `python -m k8s.check [FOLDER ...]`; all overlays and components else.
 
-Schemas say whether a field exists; `rules.py` says whether the parts fit each other and the service: that selectors
+Schemas say whether a field exists; `rules` says whether the parts fit each other and the service: that selectors
 select, names resolve, ports and probes exist, settings are settings, and that nothing runs with more rights than it
 needs. Exit code 1 where anything is wrong.
 """
