@@ -21,7 +21,7 @@ WHO ?= $(shell id -un)@$(shell hostname)
 TRAIN_DEMO := $(BIN)/vitrine train demo --releases releases --backbone convnet --weights none --epochs 30 --image-size 224 --learning-rate 0.003 --precision int8
 # a test process for each core; a file's tests, which share a server, stay together. One thread in each: trainings
 # side by side that take a thread a core wait for each other, and last three times as long
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
+PYTEST := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 POLL := --model-control-mode=poll --repository-poll-secs=2 --exit-on-error=false
 export REASON WHO # a commit's message may hold anything: the shell reads it from the environment
 

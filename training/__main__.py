@@ -13,6 +13,10 @@ def main() -> None:
     """Run the command line. Ctrl-C, also while it is still loading, leaves one line; a second one waits for nothing."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell has what is in the background ignore it
         signal.signal(signal.SIGINT, _interrupt)
+    # numba would take a thread for each core, and tell torch, which shares its library, to do the same from then on:
+    # another number of threads rounds otherwise, and gives another release
+    if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdigit():
+        os.environ.setdefault("NUMBA_NUM_THREADS", threads)
     try:
         from training import cli
 

@@ -21,6 +21,7 @@ FACTORS = (0.0, 0.25, 0.5, 0.8, 0.95, 1.05, 1.25, 2.0, 4.0)
 STARTS = 8  # of the ascent; one alone ends on whichever hill is near
 JITTER = 0.7  # standard deviation of the logarithm of a weight, from one start to another
 CHANCE = 2.0  # standard errors that a term must improve the lessons by to be kept
+SHARES = (0.5, 0.2, 0.1, 0.05, 0.02)  # of the largest weight, for the factors where learning leaves them none
 OF_TIME = ("popularity", "trend")  # terms that the clock may have made
 
 # What serves a tier where there is nothing to learn from.
@@ -89,6 +90,7 @@ def fit(choices: list[Choice], later: list[Choice] | None = None) -> tuple[dict[
         weights, _ = _ascend(table, weights)
     weights = _pruned(table, weights)
     if "factor" in names:
+        weights = _with_factor(table, weights, names.index("factor"))
         alone = np.where(np.array(names) == "factor", 1, 0).astype(np.float32)
         if table.ndcg(alone) >= table.ndcg(weights):
             weights = alone
@@ -126,6 +128,22 @@ def _pruned(table: _Table, weights: np.ndarray) -> np.ndarray:
             break
         weights, _ = _ascend(table, _without(weights, least))
     return weights
+
+
+def _with_factor(table: _Table, weights: np.ndarray, factor: int) -> np.ndarray:
+    """With a weight of the factor scores above 0. No lesson asks for what nobody has touched yet, and they alone tell
+    anything of that: where the others left them nothing, or turned them round, they get the largest share that costs
+    the lessons nothing beyond chance."""
+    if weights[factor] > 0:
+        return weights
+    weights, _ = _ascend(table, _without(weights, factor))
+    there, tried = table.each(weights), weights.copy()
+    for share in SHARES:
+        tried[factor] = share * max(float(np.abs(weights).max()), 1e-3)
+        lost = there - table.each(tried)
+        if float(lost.mean()) < CHANCE * float(lost.std()) / len(lost) ** 0.5:
+            break
+    return tried
 
 
 def _harms(table: _Table, weights: np.ndarray, term: int) -> bool:

@@ -151,6 +151,20 @@ def test_a_term_that_adds_nothing_gets_no_weight() -> None:
     assert reached >= blend.fit([Choice({"factor": each.values["factor"]}, each.chosen) for each in choices])[1]
 
 
+def test_the_factors_are_never_turned_round() -> None:
+    """What nobody has touched yet has no neighbours by what was touched together: the factors alone order it."""
+    rng = np.random.default_rng(3)
+    choices = []
+    for _ in range(200):
+        chosen = np.arange(50) < 3
+        beside = chosen + rng.normal(0, 0.3, 50)
+        choices.append(Choice({"factor": beside - 1.5 * chosen, "item_to_item": beside}, chosen))
+    weights, reached = blend.fit(choices)
+    assert weights["factor"] > 0
+    assert weights["item_to_item"] > 5 * weights["factor"]
+    assert reached > 0.9
+
+
 def test_a_trend_that_has_passed_when_the_log_ends_gets_no_weight() -> None:
     """It told what came next at its time, but a release knows only the last one."""
     rng = np.random.default_rng(2)
