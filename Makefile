@@ -131,7 +131,7 @@ propose: install ## the promotion as a pull request that changes one entry of OV
 	gh pr create --fill
 
 promote: install ## have production name what OVERLAY names: once the pull request is merged
-	$(BIN)/vitrine promote $$($(BIN)/python -m training.overlays $(OVERLAY)) --to production --reason "$$REASON" --who "$$WHO" --as-proposed --releases $(RELEASES)
+	$(BIN)/vitrine promote $$($(BIN)/python -m training.promotion.overlays $(OVERLAY)) --to production --reason "$$REASON" --who "$$WHO" --as-proposed --releases $(RELEASES)
 
 bench: .venv/peers .triton/installed releases/1/manifest.json ## measure beside the peers on the demo (half an hour); tables and plots in benchmarks/results/
 	$(BIN)/python benchmarks/encoder.py --pictures demo/images

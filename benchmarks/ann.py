@@ -6,7 +6,7 @@ The same clustered vectors of 128 numbers (clustered.py), links and efConstructi
 every library in a process of its own. Queries are drawn like the items and are not among them; the truth is an exact
 search in float32. Queries a second: all 2,000 in one call, best of five, by CPU time, so that neighbours on the machine
 count less. Building: CPU time. Memory: growth of the process from before opening until after the last query, but at
-least the file: pages that no query has touched yet count as well. `vitrine` is the whole of service.index.Index.search.
+least the file: pages that no query has touched yet count as well. `vitrine` is the whole of Index.search.
 
 Writes benchmarks/results/ann-ITEMS.json, .md, .svg. What --work holds already is not made again.
 Needs `pip install hnswlib usearch`.
@@ -33,8 +33,8 @@ import psutil
 from clustered import draw
 from curves import draw_curves
 
-from service.index import HNSW_CONSTRUCTION, HNSW_LINKS, Index, build
-from training.index import RECALL, tune_search
+from service.recommender.index.vector_index import HNSW_CONSTRUCTION, HNSW_LINKS, Index, build
+from training.index.embedding import RECALL, tune_search
 
 RESULTS = Path(__file__).parent / "results"
 QUERIES, K, ROUNDS = 2000, 10, 5

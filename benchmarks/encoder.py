@@ -31,11 +31,11 @@ from rich.progress import track
 from serving_report import describe_machine
 from torch.utils.flop_counter import FlopCounterMode
 
-from service.engines import ENGINES, installed
-from service.images import decode_all
-from training.backbones import Embedder, build
-from training.export import export
-from training.precisions import Quantiser
+from service.encoder.engines import ENGINES, installed
+from service.encoder.preprocessing import decode_all
+from training.encoder.backbones import Embedder, build
+from training.encoder.export import export
+from training.encoder.precisions import Quantiser
 
 RESULTS = Path(__file__).parent / "results"
 BACKBONES = ("mobilenet_v2", "resnet50", "convnet")

@@ -26,12 +26,12 @@ import scipy.sparse
 from rich.console import Console
 from rich.table import Table
 
-from service.ranker import Objective
-from training import split
-from training.catalogue import read
-from training.factorize import factorize
-from training.ranker import RankerParameters, confidence_matrix
-from training.split import read_cut
+from service.recommender.factors import Objective
+from training.data import split
+from training.data.catalogue import read
+from training.data.split import read_cut
+from training.ranker.factorization import factorize
+from training.ranker.fitting import RankerParameters, confidence_matrix
 
 SHARE = 0.99
 USERS = 2000  # who are asked

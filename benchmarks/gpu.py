@@ -29,8 +29,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from service.engines import PROVIDERS, TENSORRT
-from service.ranker import Objective
+from service.encoder.engines import PROVIDERS, TENSORRT
+from service.recommender.factors import Objective
 
 ITEMS, EPOCHS = 900, 24  # of the drawn shop
 LIMIT = 150  # seconds of one part
@@ -48,8 +48,9 @@ class Unavailable(Exception):
 
 def encoder(work: Path) -> dict[str, Any]:
     """Train; write the validation's precision@10 of each query beside the figures."""
-    from training import batches, encoder, pictures
-    from training.catalogue import read
+    from training.data import pictures
+    from training.data.catalogue import read
+    from training.encoder import batches, trainer
 
     catalogue = read(work / "shop")
     if not (work / "pictures").exists():
@@ -57,15 +58,15 @@ def encoder(work: Path) -> dict[str, Any]:
         pictures.decode_catalogue(catalogue, work / "pictures")
     found = pictures.open_pictures(work / "pictures")[0]
     labels = batches.labels_of(catalogue, found.rows, exclude=set())
-    train, held = encoder.hold_out(np.arange(len(found.rows)), 0.25, np.random.default_rng(0))
-    parameters = encoder.EncoderParameters(
+    train, held = trainer.hold_out(np.arange(len(found.rows)), 0.25, np.random.default_rng(0))
+    parameters = trainer.EncoderParameters(
         backbone="convnet", weights="none", epochs=EPOCHS, image_size=128, learning_rate=0.003, last_layer_steps=1000
     )
     folder = work / f"encoder-{device()}"
     folder.mkdir()
-    figures = encoder.train(batches.Examples(found, labels, train, held, None), parameters, folder)
-    network = encoder.load(folder, parameters).to(device())
-    vectors = encoder.embed(network, found, np.concatenate([train, held]), torch.device(device()))
+    figures = trainer.train(batches.Examples(found, labels, train, held, None), parameters, folder)
+    network = trainer.load(folder, parameters).to(device())
+    vectors = trainer.embed(network, found, np.concatenate([train, held]), torch.device(device()))
     own = labels.codes[np.concatenate([train, held]), labels.columns.index("category")]
     nearest = np.argsort(-(vectors[len(train) :] @ vectors[: len(train)].T), axis=1)[:, :10]
     precision = (own[: len(train)][nearest] == own[len(train) :, None]).mean(axis=1)
@@ -75,7 +76,7 @@ def encoder(work: Path) -> dict[str, Any]:
 
 def factors(work: Path) -> dict[str, Any]:
     """Factorize a drawn log of half a million pairs, twice: the first time compiles, or warms up."""
-    from training.factorize import factorize
+    from training.ranker.factorization import factorize
 
     rng = np.random.default_rng(0)
     users, items, pairs = 20_000, 8_000, 500_000
@@ -108,9 +109,9 @@ def network(work: Path) -> dict[str, Any]:
     """The export of an untrained network in each provider that this onnxruntime has and that works here."""
     import onnxruntime
 
-    from service.engines import tensorrt_options
-    from training.backbones import build
-    from training.export import export
+    from service.encoder.engines import tensorrt_options
+    from training.encoder.backbones import build
+    from training.encoder.export import export
 
     torch.manual_seed(0)
     path = work / "network.onnx"
@@ -181,7 +182,7 @@ def _rate(work: Callable[[], object]) -> float:
 
 def prepare(work: Path) -> None:
     """The drawn shop, and a release of it, both made on the CPU."""
-    from training import boutique
+    from training.data import boutique
 
     boutique.write(work / "shop", items=ITEMS, shoppers=300)
     command = [

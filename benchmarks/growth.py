@@ -3,7 +3,7 @@
     python benchmarks/growth.py --work FOLDER
 
 The vectors are those of ann.py, and each size is built and opened in a process of its own, with one thread; indexes
-that ann.py left in --work are used. A query is one call of service.index.Index.search, by CPU time, the median of 300:
+that ann.py left in --work are used. A query is one call of Index.search, by CPU time, the median of 300:
 the ten nearest, and 500 as the pipeline asks for. Memory is the growth of the process after those queries.
 
 Writes benchmarks/results/growth.json and .md.
@@ -26,8 +26,8 @@ import psutil
 from ann import QUERIES, RESULTS, alone
 from clustered import draw
 
-from service.index import EXACT_BELOW, Index, build
-from training.index import RECALL, tune_search
+from service.recommender.index.vector_index import EXACT_BELOW, Index, build
+from training.index.embedding import RECALL, tune_search
 
 SIZES = (10_000, 100_000, 1_000_000, 3_000_000)
 

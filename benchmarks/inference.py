@@ -33,9 +33,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from servers import HERE
 from serving_report import describe_machine
 
-from service.encoder import available_cpus
-from service.model_repository import install
-from service.release import Manifest, Release
+from service.encoder.selection import available_cpus
+from service.recommender.release import Manifest, Release
+from service.serving.model_repository import install
 from tests.processes import Triton, free_port, serve
 
 AT_ONCE = (1, 8, 32)

@@ -26,17 +26,20 @@ from cornac.data import Dataset, ImageModality
 from rich.console import Console
 from rich.table import Table
 
-from service.ranker import Blend
-from service.release import Release
-from service.terms import Sources, blend, log_price, scaled_popularity, term_values
-from training import baselines, measures, ranker, split
-from training import blend as blending
-from training.baselines import Scorer
-from training.catalogue import Catalogue, read
+from service.recommender.factors import Blend
+from service.recommender.release import Release
+from service.recommender.scoring import Sources, blend, log_price, scaled_popularity, term_values
+from training import measures
+from training.data import split
+from training.data.catalogue import Catalogue, read
+from training.data.side_information import Known, know
+from training.data.split import HeldOut, Split, read_cut
+from training.evaluation import baselines
+from training.evaluation.baselines import Scorer
 from training.progress import say, track
-from training.ranker import RankerParameters, confidence_matrix
-from training.sides import Known, know
-from training.split import HeldOut, Split, read_cut
+from training.ranker import fitting
+from training.ranker import term_weights as blending
+from training.ranker.fitting import RankerParameters, confidence_matrix
 
 # a parameter -> the ends of what is drawn
 Space = dict[str, tuple[float, float]]
@@ -68,11 +71,11 @@ def vitrine(contest: Contest, cut: Split, held: HeldOut, values: dict[str, Any])
     learned: Blend = blending.learn(
         cut.train, items=contest.items, parameters=parameters, known=contest.known, seed=0
     ).blend
-    made = ranker.train(
+    made = fitting.train(
         cut.train, items=contest.items, parameters=parameters, user_key="", sides=contest.known.sides, quiet=True
     )
     row_of = {user: row for row, user in enumerate(made.users)}
-    counts = ranker.at_end(cut.train, items=contest.items).popularity
+    counts = fitting.at_end(cut.train, items=contest.items).popularity
     prices = log_price(contest.known.prices)
     sources = Sources(contest.known.index, made.ranker, scaled_popularity(counts), prices)
     every = np.arange(contest.items)
@@ -89,7 +92,7 @@ def vitrine_factors(contest: Contest, cut: Split, held: HeldOut, values: dict[st
     """Our factorization alone, without features."""
     parameters = RankerParameters(factors=contest.factors, **values)
     return baselines.factors(
-        ranker.train(cut.train, items=contest.items, parameters=parameters, user_key="", quiet=True), held
+        fitting.train(cut.train, items=contest.items, parameters=parameters, user_key="", quiet=True), held
     )
 
 

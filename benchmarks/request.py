@@ -12,10 +12,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from service import images
-from service.pipeline import Recommender
-from service.queries import Query
-from service.release import Release
+from service.encoder import preprocessing
+from service.recommender.pipeline import Recommender
+from service.recommender.query import Query
+from service.recommender.release import Release
 
 ROUNDS = 200
 
@@ -34,7 +34,7 @@ def main() -> None:
     seconds.clear()
     for photo in photos:
         started = time.perf_counter()
-        encoder.encode(images.decode(photo)[None])
+        encoder.encode(preprocessing.decode(photo)[None])
         bare = time.perf_counter()
         recommender.recommend([Query(image=photo)])
         seconds["whole pipeline"].append(time.perf_counter() - bare)

@@ -18,9 +18,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from service.release import Release
-from service.retrieval import KIND_VOTERS
-from service.terms import Sources, because, best, blend, log_price, scaled_popularity, term_values, vote
+from service.recommender.candidates import KIND_VOTERS
+from service.recommender.release import Release
+from service.recommender.scoring import Sources, because, best, blend, log_price, scaled_popularity, term_values, vote
 
 CANDIDATES, SHOPPERS, ANSWERS = 500, 256, 10
 

@@ -32,9 +32,9 @@ from rich.console import Console
 from servers import HERE, Server, glued, litserve, vitrine
 from serving_report import describe_machine, tables, write
 
-from service import images
-from service.encoder import available_cpus
-from service.release import Manifest
+from service.encoder import preprocessing
+from service.encoder.selection import available_cpus
+from service.recommender.release import Manifest
 
 K = 10
 CLIENTS = (1, 8, 32)
@@ -122,7 +122,7 @@ class BareLoop:
             onnxruntime.InferenceSession(str(encoder), options, providers=["CPUExecutionProvider"])
             for _ in range(available_cpus())
         ]
-        self._pixels = [images.decode(picture)[None] for picture in pictures]
+        self._pixels = [preprocessing.decode(picture)[None] for picture in pictures]
 
     def measure(self, seconds: float) -> dict[str, float]:
         """Pictures a second, and CPU milliseconds for each."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from service.encoder import available_cpus
+from service.encoder.selection import available_cpus
 
 SERVERS = ("vitrine", "glued", "litserve")
 COLOURS = {"vitrine": "#0b7285", "glued": "#e8590c", "litserve": "#7048e8"}

@@ -33,12 +33,12 @@ from clustered import draw
 from servers import vitrine
 from serving import Bench
 
-from service.index import build
-from service.pipeline import Recommender
-from service.queries import Event, Query
-from service.release import GoldenCase, Manifest, Release
-from training.package import seal
-from training.precisions import answered
+from service.recommender.index.vector_index import build
+from service.recommender.pipeline import Recommender
+from service.recommender.query import Event, Query
+from service.recommender.release import GoldenCase, Manifest, Release
+from training.encoder.precisions import answered
+from training.packaging.package import seal
 
 SIZES = (10_000, 100_000, 1_000_000)
 OF_ITEMS = ("item_factors", "trend")

@@ -22,31 +22,33 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from service import admin, calls, logs
-from service.batcher import MicroBatcher
-from service.draining import Drain, DrainLayer
+from service import context
 from service.errors import BadQuery, Busy, VitrineError
 from service.exposure import require_safe
-from service.inference_grpc import GrpcFront
-from service.inference_rest import PREFIX, REFUSAL, routes
-from service.intake import IntakeLayer, Pace, Uploads
-from service.keys import OPEN_PATHS, Key, KeyLayer, Keys
-from service.metrics import Metrics
-from service.pipeline import Recommender
-from service.posts import PostLayer, Respond
-from service.probe import RecallProbe
-from service.problems import ProblemLayer, problem_of, status_of
-from service.queries import Query, SimilarQuery
-from service.routes import create_app
-from service.serving import Serving, open_serving, start_triton
+from service.http import admin
+from service.http.middleware.api_keys import OPEN_PATHS, Key, KeyLayer, Keys
+from service.http.middleware.direct_posts import PostLayer, Respond
+from service.http.middleware.problems import ProblemLayer, problem_of, status_of
+from service.http.middleware.request_body import IntakeLayer, Pace, Uploads
+from service.http.routes import create_app
+from service.http.schemas import Body, EmbedBody, EmbeddingOut, RecommendationOut, RecommendBody, SimilarBody
+from service.observability import logs
+from service.observability.metrics import Metrics
+from service.observability.recall_monitor import RecallProbe
+from service.observability.request_recorder import CallLayer, Telling
+from service.open_inference.grpc_server import GrpcFront
+from service.open_inference.rest import PREFIX, REFUSAL, routes
+from service.recommender.pipeline import Recommender
+from service.recommender.query import Query, SimilarQuery
+from service.serving.batcher import MicroBatcher
+from service.serving.draining import Drain, DrainLayer
+from service.serving.hot_swap import Switch
+from service.serving.loaded_release import Serving, open_serving, start_triton
+from service.serving.trial import Bounds, Plan, Trial
 from service.settings import Settings
-from service.switch import Switch
-from service.telling import CallLayer, Telling
-from service.trial import Bounds, Plan, Trial
-from service.wire import Body, EmbedBody, EmbeddingOut, RecommendationOut, RecommendBody, SimilarBody
 
 if TYPE_CHECKING:
-    from service.tracing import Tracing
+    from service.observability.tracing import Tracing
 
 Gone = Callable[[], Awaitable[Any]] | None
 
@@ -182,7 +184,7 @@ def _plan(settings: Settings) -> Plan | None:
 def _tracing(settings: Settings) -> "Tracing | None":
     if settings.traces_endpoint is None:
         return None
-    from service.tracing import Tracing  # a tenth of a second, and memory
+    from service.observability.tracing import Tracing  # a tenth of a second, and memory
 
     return Tracing(settings.traces_endpoint, settings.traces_share)
 
@@ -268,7 +270,7 @@ class Vitrine:
 
 async def _respond(route: str, asked: Any, gone: Gone) -> Response:
     """Do the work off the event loop; count it; turn what is wrong with the query, or too much, into a problem."""
-    now, call = running(), calls.current()
+    now, call = running(), context.current()
     assert call is not None, "CallLayer makes one of each request"
     call.began = time.time_ns()
     try:

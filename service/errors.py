@@ -24,7 +24,7 @@
     |- RegistryError         the registry cannot be asked, or does not hold what was asked for
     `- PromotionRefused      what must not be promoted, and why
 
-Only `service.problems` knows which HTTP status stands for which of them.
+Only `service.http.middleware.problems` knows which HTTP status stands for which of them.
 """
 
 import re

@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from service.encoder import AUTO, CHOICES, PRECISIONS
+from service.encoder.preprocessing import MAX_PIXELS
+from service.encoder.selection import AUTO, CHOICES, PRECISIONS
 from service.errors import UnsafeSettings
-from service.images import MAX_PIXELS
-from service.ranker import DEFAULT_USER_KEY
+from service.recommender.factors import DEFAULT_USER_KEY
 
 PREFIX = "VITRINE_"
 # what Kubernetes writes into pods beside a Service called vitrine
@@ -29,7 +29,7 @@ class ApiKey(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Made by `service/app.py` and the command line only; `service/serving.py` gets them, all else gets arguments."""
+    """Made by `app.py` and the command line only; `serving/loaded_release.py` gets them, all else gets arguments."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX)
 

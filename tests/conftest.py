@@ -10,13 +10,13 @@ import httpx
 import pytest
 from filelock import FileLock
 
-from service.pipeline import Recommender
-from service.release import Release
+from service.recommender.pipeline import Recommender
+from service.recommender.release import Release
 from tests.processes import Service, serve
 from tests.quick import options
 from tests.shop import Shop, open_shop
-from training import boutique
-from training.train import train
+from training.data import boutique
+from training.pipeline import train
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

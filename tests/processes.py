@@ -18,6 +18,7 @@ from typing import Self
 import httpx
 
 HOME = Path(__file__).parent.parent
+FIXTURES = HOME / "tests" / "fixtures"
 
 
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])

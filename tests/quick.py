@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from training.encoder import EncoderParameters
+from training.encoder.trainer import EncoderParameters
 from training.options import Options
-from training.ranker import RankerParameters
+from training.ranker.fitting import RankerParameters
 
 
 def options(catalogue: Path, releases: Path, **changes: object) -> Options:

@@ -11,9 +11,9 @@ import pandas as pd
 
 from tests.quick import options
 from training.options import Options
-from training.ranker import RankerParameters
-from training.registry import local
-from training.train import train
+from training.pipeline import train
+from training.promotion.registry import local
+from training.ranker.fitting import RankerParameters
 
 FIRST_MONTH = 0.6  # of the log
 

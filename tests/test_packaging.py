@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service.release import Manifest
-from training.bento import containerfile
+from service.recommender.release import Manifest
+from training.packaging.bento import containerfile
 
 HOME = Path(__file__).parent.parent
 BASE = ("registry.example:5000/python:3.11-slim", "sha256:" + "1" * 64)
@@ -50,6 +50,8 @@ def test_slimming_takes_out_what_is_never_loaded_and_compiles_the_rest(tmp_path:
         (packages / name).touch()
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
-    subprocess.run(["bash", str(HOME / "training" / "slim.sh"), str(tmp_path)], check=True, capture_output=True)
+    subprocess.run(
+        ["bash", str(HOME / "training" / "packaging" / "slim.sh"), str(tmp_path)], check=True, capture_output=True
+    )
     left = {str(path.relative_to(packages)) for path in packages.rglob("*") if path.is_file()}
     assert left == {"openvino/libs/libopenvino_onnx_frontend.so.1", "numpy/__init__.py", "onnxruntime/capi/state.so"}

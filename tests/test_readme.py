@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from training.cli import app
+from training.cli.main import app
 
 HOME = Path(__file__).parent.parent
 PAGES = "".join((HOME / page).read_text() for page in ("README.md", "k8s/README.md"))

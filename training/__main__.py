@@ -18,9 +18,9 @@ def main() -> None:
     if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdigit():
         os.environ.setdefault("NUMBA_NUM_THREADS", threads)
     try:
-        from training import cli
+        from training.cli import main
 
-        cli.main()
+        main.main()
     except BaseException:  # a library that is interrupted while it loads raises what it likes
         if _interrupted:
             sys.exit(INTERRUPTED)

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.index import EXACT_BELOW
-from training import index
-from training.encoder import EncoderParameters
-from training.precisions import LEAST_OVERLAP
-from training.ranker import RankerParameters
+from service.recommender.index.vector_index import EXACT_BELOW
+from training.encoder.precisions import LEAST_OVERLAP
+from training.encoder.trainer import EncoderParameters
+from training.index import embedding
+from training.ranker.fitting import RankerParameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,5 +29,5 @@ class Options:
     exact_below: int = EXACT_BELOW
     precisions: tuple[str, ...] = ()  # of the encoder, beside fp32
     least_overlap: float = LEAST_OVERLAP
-    index_recall: float = index.RECALL
+    index_recall: float = embedding.RECALL
     model_repository: Path | None = None  # that the release's encoder is installed in, for Triton

@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from service.errors import CatalogueError
-from service.release import Manifest
-from training.encoder import EncoderParameters
+from service.recommender.release import Manifest
+from training.encoder.trainer import EncoderParameters
 from training.options import Options
-from training.ranker import RankerParameters
-from training.train import train
+from training.pipeline import train
+from training.ranker.fitting import RankerParameters
 
 
 def train_again(

@@ -6,7 +6,7 @@ from typing import Any
 
 from k8s.rendered import Manifest, Pod, name_of
 from k8s.rules.common import image_of, of_kind, selected
-from service.keys import OPEN_PATHS
+from service.http.middleware.api_keys import OPEN_PATHS
 
 SECRETS = {"vitrine": {"user-key", "api-keys"}, "vitrine-tls": {""}}  # made by hand, see README.md: name -> keys
 CLIENTS = {"vitrine/client": "true"}  # who may ask is labelled by whoever owns it

@@ -172,7 +172,7 @@ def claim(name: str) -> None:
 
 def overlay_of(folder: Path, release: int) -> Path:
     """A copy of k8s/ whose dev overlay names this release; returns the overlay's folder."""
-    from training import overlays
+    from training.promotion import overlays
 
     if not folder.exists():
         subprocess.run(["cp", "-r", HOME / "k8s", folder], check=True)

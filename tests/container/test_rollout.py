@@ -13,7 +13,7 @@ from tests.container.load import Balancer, OpenLoop
 from tests.container.pods import IMAGE, Pod, overlay_of, pod, podman, render
 from tests.k8s.prometheus import STEP, grafana, play, queries, series
 from tests.team import Team
-from training import overlays
+from training.promotion import overlays
 
 BESIDE = 30  # seconds in which both releases answer
 PRE_STOP = 2  # seconds in place of preStop's 5

@@ -13,12 +13,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.release import MANIFEST, digest, verify
+from service.recommender.release import MANIFEST, digest, verify
 from tests.processes import HOME, free_port, mlflow, serve, wait_until
 from tests.shop import catalogues
 from tests.team import QUICK, Team
-from training import promotion, repository
-from training.registry import Registry, local
+from training.promotion import alias_moves
+from training.promotion.registry import Registry, local
+from training.triton import repository
 
 pytestmark = pytest.mark.slow
 # three epochs teach the encoder next to nothing, which differs each time
@@ -188,7 +189,7 @@ def test_a_command_that_is_killed_leaves_the_state_before_or_after(
         kills += strike(team, models, draw, ["bento", newest, "--out", tmp_path / "dist", "--default-user-key"])
         assert (tmp_path / "dist" / f"vitrine-{newest}.bento").exists()
         turn += 1
-    before = promotion.before(promotion.history(local(team.releases)), "production")
+    before = alias_moves.before(alias_moves.history(local(team.releases)), "production")
     strike(team, models, draw, ["rollback", "--reason", "complaints"], again=False)
     assert local(team.releases).aliases()["production"] in (newest, before)
 
@@ -225,10 +226,10 @@ def require_whole(team: Team, models: Path, *, reconciled: bool = False) -> None
         assert {int(path.name) for path in team.releases.glob("[0-9]*")} <= held.keys()
 
 
-def live(registry: Registry) -> dict[str, promotion.Move]:
+def live(registry: Registry) -> dict[str, alias_moves.Move]:
     """The last move of each alias."""
-    moves = promotion.history(registry)
-    return promotion.as_of(moves, datetime.now(UTC))
+    moves = alias_moves.history(registry)
+    return alias_moves.as_of(moves, datetime.now(UTC))
 
 
 @pytest.fixture(scope="module")

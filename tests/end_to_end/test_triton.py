@@ -25,13 +25,13 @@ import psutil
 import pytest
 import tritonclient.grpc as triton_grpc
 
-from service.model_repository import install, put
-from service.pipeline import Recommender
-from service.release import Release
+from service.recommender.pipeline import Recommender
+from service.recommender.release import Release
+from service.serving.model_repository import install, put
 from tests.processes import HOME, Clients, Service, Triton, free_port, serve, triton, wait_until
 from tests.quick import options
-from training import repository
-from training.train import train
+from training.pipeline import train
+from training.triton import repository
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +112,7 @@ class Load(Clients):
 
 def expected(release: Path, pictures: list[bytes]) -> list[list[str]]:
     """The items that a release gives for each picture, in this process."""
-    from service.queries import Query
+    from service.recommender.query import Query
 
     recommender = Recommender(Release.open(release))
     return [[item.item_id for item in recommender.recommend([Query(image=picture)])[0].items] for picture in pictures]

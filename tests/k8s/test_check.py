@@ -13,8 +13,8 @@ import pytest
 
 from k8s import check, rendered
 from tests.processes import HOME
-from training import overlays
-from training.overlays import Image
+from training.promotion import overlays
+from training.promotion.overlays import Image
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="renders with kubectl, which is not here")
 Manifests = list[dict[str, Any]]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from tests.k8s.prometheus import ADDED, STEP, alerts, play, queries, series
 from tests.processes import HOME, Service
 

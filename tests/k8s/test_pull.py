@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.release import verify
+from service.recommender.release import verify
 from tests.processes import HOME, mlflow
-from training.registry import Registry
+from training.promotion.registry import Registry
 
 pytestmark = pytest.mark.slow
 SCRIPT = HOME / "k8s" / "components" / "release-volume" / "pull" / "pull_release.py"

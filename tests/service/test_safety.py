@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from service.errors import ReleaseDamaged, ReleaseUntrusted, UnsafeSettings
 from service.exposure import is_loopback, require_safe
-from service.release import MANIFEST, Release, resolve
+from service.recommender.release import MANIFEST, Release, resolve
 from service.settings import Settings
 from service.signing import SIGNATURE, make_key, read_trusted, sign
 from tests.processes import HOME, Service, serve

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from service.errors import CatalogueError
-from training import split
+from training.data import split
 from training.measures import auc, gini, hits_of, interval, list_measures, recall_curve, top
 
 RANKED = np.array([[3, 1, 2], [5, 4, -1]])

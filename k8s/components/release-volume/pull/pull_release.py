@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import ReleaseDamaged, VitrineError
-from service.release import MANIFEST, digest, point, verify
+from service.recommender.release import MANIFEST, digest, point, verify
 from service.signing import read_trusted
 
-MODEL, SEAL, ARTEFACT = "vitrine", "vitrine.manifest", "release"  # as training/registry.py writes them
+MODEL, SEAL, ARTEFACT = "vitrine", "vitrine.manifest", "release"  # as training/promotion/registry.py writes them
 TRIES = 5
 HINTS = {
     401: "; it asks who is there: the Secret mlflow must hold its token",

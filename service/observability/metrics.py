@@ -1,0 +1,195 @@
+"""What Prometheus reads. Labels are bounded: routes and tiers are known names, never what a client sent."""
+
+import math
+import os
+from collections import Counter as Counts
+from functools import cache
+from wsgiref.simple_server import WSGIServer
+
+# BentoML sets it for services of several processes; their values lie in files, and each costs three times as much
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    Summary,
+    disable_created_metrics,
+    start_http_server,
+)
+
+from service.errors import VitrineError
+from service.recommender.agreement import Comparison
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # half of the page, and nobody asks
+
+STAGE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+CANDIDATE, PRODUCTION = "candidate", "production"
+
+
+class Metrics:
+    """The counters of one service process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "vitrine_requests", "Requests answered; the inference protocol's status is what REST would say",
+            ["route", "protocol", "status", "tier", "release"], registry=self.registry,
+        )  # fmt: skip
+        self.seconds = Histogram(
+            "vitrine_request_seconds", "Time from parsed request to answer",
+            ["route", "protocol", "tier", "release"],
+            buckets=STAGE_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        self.stage_seconds = Histogram(
+            "vitrine_stage_seconds", "Time in each stage of the pipeline", ["stage"],
+            buckets=STAGE_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        self.batch = Histogram(
+            "vitrine_batch_requests", "Requests answered together", buckets=(1, 2, 4, 8, 16, 32), registry=self.registry
+        )
+        self.wait_seconds = Histogram(
+            "vitrine_wait_seconds", "Time that the first of a batch waited for a free thread",
+            buckets=STAGE_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        self.under_way = Gauge(
+            "vitrine_requests_under_way", "Requests that wait or are being answered", registry=self.registry
+        )
+        self.recall = Gauge(
+            "vitrine_index_recall", "Share of the ten nearest that searches find, over the last probes",
+            registry=self.registry,
+        )  # fmt: skip
+        self.recall.set(math.nan)  # until there was one
+        self.uploads = Gauge("vitrine_uploads", "Requests whose bodies are held", registry=self.registry)
+        self.upload_bytes = Gauge("vitrine_upload_bytes", "Bytes of those bodies", registry=self.registry)
+        self.evicted_uploads = Counter(
+            "vitrine_evicted_uploads", "Bodies that came too slowly and had to make room", registry=self.registry
+        )
+        self.waiting = Gauge("vitrine_waiting_requests", "Requests that wait for a free thread", registry=self.registry)
+        self.encoder = Gauge(
+            "vitrine_encoder", "The engine and precision in use", ["engine", "precision"], registry=self.registry
+        )
+        self.triton_there = Gauge(
+            "vitrine_triton_there", "1 while Triton gives the release's vectors", ["release"], registry=self.registry
+        )
+        self.triton_fallbacks = Counter(
+            "vitrine_triton_fallbacks", "Calls answered in this process while Triton was away", registry=self.registry
+        )
+        self.triton_starts = Counter(
+            "vitrine_triton_starts", "Starts of the Triton server in this container", registry=self.registry
+        )
+        self.switch_failures = Counter(
+            "vitrine_switch_failures", "Releases that could not take over", registry=self.registry
+        )
+        self.release = Gauge("vitrine_release", "The release that answers", ["release"], registry=self.registry)
+        self._tritons: Counts[str] = Counts()  # how often each release is open
+        # finding the counter of some labels costs more than counting
+        self._of_stage = cache(self.stage_seconds.labels)
+        self._of_answer = cache(self.requests.labels)
+        self._of_route = cache(self.seconds.labels)
+        ProcessCollector(registry=self.registry)  # memory, CPU, open files
+        self._add_trial()
+
+    def triton_of(self, release: str) -> Gauge:
+        """1 while Triton gives the vectors of this release. A release may be open twice while one takes over."""
+        self._tritons[release] += 1
+        return self.triton_there.labels(release)
+
+    def forget_triton_of(self, release: str) -> None:
+        """The release is open once less; where it was the last time, there is nothing more to say of it."""
+        self._tritons[release] -= 1
+        if not self._tritons[release]:
+            self.triton_there.remove(release)
+
+    def _add_trial(self) -> None:
+        """What becomes of a candidate beside production."""
+        self.candidate = Gauge(
+            "vitrine_candidate", "The candidate beside production", ["release", "mode", "state"], registry=self.registry
+        )
+        self.candidate_stops = Counter(
+            "vitrine_candidate_stops", "Candidates that were taken out", registry=self.registry
+        )
+        self.canary = Counter(
+            "vitrine_canary_requests", "Shoppers' requests that fell to the candidate", ["outcome"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.shadow = Counter(
+            "vitrine_shadow_queries", "Queries for the candidate in the shadow", ["outcome"], registry=self.registry
+        )
+        self.shadow_overlap = Histogram(
+            "vitrine_shadow_overlap", "Share of production's first ten items that the candidate shows",
+            buckets=[tenth / 10 for tenth in range(11)], registry=self.registry,
+        )  # fmt: skip
+        self.shadow_correlation = Summary(  # a histogram of values below zero has no sum
+            "vitrine_shadow_rank_correlation", "Kendall's tau of both orders, -1 to 1", registry=self.registry
+        )
+        self.shadow_cold = Summary(
+            "vitrine_shadow_cold_share",
+            "Share of shown items that nobody has touched",
+            ["side"],
+            registry=self.registry,
+        )
+        self.shadow_coverage = Gauge(
+            "vitrine_shadow_coverage", "Share of the catalogue shown so far", ["side"], registry=self.registry
+        )
+        self.shadow_seconds = Summary(
+            "vitrine_shadow_seconds", "Seconds of a query, both asked in the shadow", ["side"], registry=self.registry
+        )
+
+    def serve(self, host: str, port: int) -> WSGIServer:
+        """Answer GET /metrics on a port of its own, in a thread. Raises VitrineError where the port is taken."""
+        try:
+            server, _ = start_http_server(port, addr=host, registry=self.registry)
+        except OSError as error:
+            raise VitrineError(
+                f"the metrics cannot listen on {host} port {port} ({error.strerror}); set VITRINE_METRICS_PORT"
+            ) from error
+        return server
+
+    def trial_is(self, release: str, mode: str, state: str) -> None:
+        """For `Trial(told=...)`."""
+        self.candidate.clear()
+        self.candidate.labels(release, mode, state).set(1)
+        if state == "stopped":
+            self.candidate_stops.inc()
+
+    def canary_answered(self, failed: bool) -> None:
+        """For `Trial(told=...)`."""
+        self.canary.labels("failed" if failed else "answered").inc()
+
+    def shadow_was(self, outcome: str, comparison: Comparison | None) -> None:
+        """For `Trial(told=...)`."""
+        self.shadow.labels(outcome).inc()
+        if comparison is None:
+            return
+        self.shadow_overlap.observe(comparison.overlap)
+        self.shadow_correlation.observe(comparison.correlation)
+        self.shadow_cold.labels(CANDIDATE).observe(comparison.cold)
+        self.shadow_cold.labels(PRODUCTION).observe(comparison.cold_production)
+        self.shadow_coverage.labels(CANDIDATE).set(comparison.coverage)
+        self.shadow_coverage.labels(PRODUCTION).set(comparison.coverage_production)
+        for side, seconds in zip((CANDIDATE, PRODUCTION), comparison.seconds or (), strict=False):
+            self.shadow_seconds.labels(side).observe(seconds)
+
+    def observe_batch(self, what: str, value: float) -> None:
+        """For `MicroBatcher(observe=...)`."""
+        (self.batch if what == "batch" else self.wait_seconds).observe(value)
+
+    def observe_stage(self, stage: str, seconds: float) -> None:
+        """For `Recommender(observe=...)`."""
+        self._of_stage(stage).observe(seconds)
+
+    def observe_answer(self, route: str, protocol: str, status: int, tier: str, release: str, seconds: float) -> None:
+        """Count one answer of a route."""
+        self._of_answer(route, protocol, str(status), tier, release).inc()
+        self._of_route(route, protocol, tier, release).observe(seconds)
+
+    def observe_release(self, number: str, encoder: str) -> None:
+        """Say which release answers from now on, and what computes its vectors, such as `openvino int8`."""
+        self.release.clear()
+        self.release.labels(number).set(1)
+        self.encoder.clear()
+        if encoder.strip():
+            self.encoder.labels(*encoder.split()).set(1)

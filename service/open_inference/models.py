@@ -1,0 +1,141 @@
+"""The three models of the inference protocol, over the same pipeline and batcher as the native routes.
+
+    encoder      IMAGES UINT8 [n, 224, 224, 3] -> EMBEDDINGS FP32 [n, dim]
+    recommender  IMAGE BYTES [n] (empty: none), USER_ID BYTES [n] (empty: none), K INT32 [1], FILTER BYTES [n] (JSON),
+                 EVENTS BYTES [n] (JSON, a list as in /recommend), PERSONALIZATION FP32 [1]
+                 -> ITEM_ID BYTES [n, k], SCORE FP32 [n, k], TIER BYTES [n], RELEASE BYTES [n]
+    similar      IMAGE or ITEM_ID BYTES [n], K, FILTER -> ITEM_ID, SCORE
+
+Where a row has fewer than k items, ITEM_ID is padded with "" and SCORE with NaN.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from service.errors import BadQuery, Malformed
+from service.open_inference.server import ANY, Arrays, Model, Ran, Spec
+from service.open_inference.tensors import BYTES, texts
+from service.recommender.pipeline import Recommender
+from service.recommender.query import SimilarQuery, parse_query, parse_similar
+from service.recommender.recommendation import Recommendation
+from service.serving.batcher import MicroBatcher
+
+LARGEST_BATCH = 32
+SIDE = 224
+K = Spec("K", "INT32", (1,), optional=True)
+PERSONALIZATION = Spec("PERSONALIZATION", "FP32", (1,), optional=True)
+IMAGE, USER_ID, ITEM_ID, FILTER, EVENTS = (
+    Spec(name, BYTES, (ANY,), optional=True) for name in ("IMAGE", "USER_ID", "ITEM_ID", "FILTER", "EVENTS")
+)
+RANKED = (Spec("ITEM_ID", BYTES, (ANY, ANY)), Spec("SCORE", "FP32", (ANY, ANY)))
+SAID = (Spec("TIER", BYTES, (ANY,)), Spec("RELEASE", BYTES, (ANY,)))
+
+
+Ask = Callable[[Any, float, Callable[[float], None]], Awaitable[Recommendation]]  # (query, seconds, waited)
+
+
+def models(recommender: Recommender, batcher: MicroBatcher, recommend: Ask) -> dict[str, Model]:
+    """Those that this release can serve: without pictures, neither encoder nor similar. recommend: answers a query."""
+    found = [_recommender(recommend)]
+    if recommender.encoder is not None:
+        found += [_similar(recommender, batcher), _encoder(recommender, batcher, dim=recommender.encoder.dim)]
+    return {model.name: model for model in found}
+
+
+def _encoder(recommender: Recommender, batcher: MicroBatcher, *, dim: int) -> Model:
+    def work(batches: Sequence[np.ndarray]) -> list[tuple[np.ndarray, list[str]]]:
+        vectors = recommender.encode(batches[0] if len(batches) == 1 else np.concatenate(batches))
+        parts = np.split(vectors, np.cumsum([len(batch) for batch in batches])[:-1])
+        return [(part, recommender.degraded()) for part in parts]
+
+    async def run(inputs: Arrays, seconds: float) -> Ran:
+        waits: list[float] = []
+        vectors, degraded = await batcher.submit(work, inputs["IMAGES"], seconds=seconds, waited=waits.append)
+        return Ran({"EMBEDDINGS": vectors}, "", max(waits), degraded)
+
+    images = Spec("IMAGES", "UINT8", (ANY, SIDE, SIDE, 3))
+    embeddings = Spec("EMBEDDINGS", "FP32", (ANY, dim))
+    return Model("encoder", (images,), (embeddings,), run, LARGEST_BATCH, batched=True)
+
+
+def _recommender(recommend: Ask) -> Model:
+    async def run(inputs: Arrays, seconds: float) -> Ran:
+        answers, waited = await _all(recommend, _queries(parse_query, inputs, "USER_ID"), seconds)
+        said = {"TIER": texts([a.tier for a in answers]), "RELEASE": texts([a.release for a in answers])}
+        return Ran(_ranked(answers, _k(inputs)) | said, answers[0].tier, waited, _degraded(answers))
+
+    return Model("recommender", (IMAGE, USER_ID, K, FILTER, EVENTS, PERSONALIZATION), RANKED + SAID, run, LARGEST_BATCH)
+
+
+def _similar(recommender: Recommender, batcher: MicroBatcher) -> Model:
+    work = recommender.similar  # one object: the batcher puts together what has the same work
+
+    async def ask(query: SimilarQuery, seconds: float, waited: Callable[[float], None]) -> Recommendation:
+        return await batcher.submit(work, query, seconds=seconds, waited=waited)
+
+    async def run(inputs: Arrays, seconds: float) -> Ran:
+        answers, waited = await _all(ask, _queries(parse_similar, inputs, "ITEM_ID"), seconds)
+        return Ran(_ranked(answers, _k(inputs)), answers[0].tier, waited, _degraded(answers))
+
+    return Model("similar", (IMAGE, ITEM_ID, K, FILTER), RANKED, run, LARGEST_BATCH)
+
+
+def _queries(parse: Callable[..., Any], inputs: Arrays, id_name: str) -> list[Any]:
+    """Each row as the native routes would read it. Raises BadQuery, which says in which row."""
+    names = ("IMAGE", id_name, "FILTER", "EVENTS")
+    sizes = {len(inputs[name]) for name in names if name in inputs}
+    if len(sizes) > 1:
+        raise Malformed(f"{', '.join(names)} must have as many rows as each other; got {sorted(sizes)}")
+    rows = range(sizes.pop() if sizes else 1)
+    of_all: dict[str, Any] = {"k": _k(inputs)}
+    if "PERSONALIZATION" in inputs:
+        of_all["personalization"] = float(inputs["PERSONALIZATION"][0])
+    return [_parsed(parse, row, {name: inputs[name][row] for name in names if name in inputs}, of_all) for row in rows]
+
+
+def _k(inputs: Arrays) -> int:
+    return int(inputs["K"][0]) if "K" in inputs else 10
+
+
+def _parsed(parse: Callable[..., Any], row: int, sent: dict[str, bytes], of_all: dict[str, Any]) -> Any:
+    """sent: the row's elements; empty means none; of_all: what all rows have in common."""
+    image = sent.pop("IMAGE", b"")
+    fields = {name.lower(): sent.pop(name, b"") for name in ("FILTER", "EVENTS")}
+    try:
+        values: dict[str, Any] = of_all | {name.lower(): given.decode() for name, given in sent.items() if given}
+        values |= {name: json.loads(text) for name, text in fields.items() if text}
+        return parse(values, image=image or None)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is one of them
+        raise Malformed(f"row {row}: ids must be UTF-8, FILTER and EVENTS JSON ({error})") from error
+    except BadQuery as error:
+        raise type(error)(f"row {row}: {error}", field=error.field) from error
+
+
+async def _all(ask: Ask, queries: Sequence[Any], seconds: float) -> tuple[list[Recommendation], float]:
+    """The answers, and the longest wait. Each row waits like a request of its own; the first that fails ends all."""
+    waits: list[float] = []
+    if len(queries) == 1:  # without a task, which costs a turn of the event loop
+        return [await ask(queries[0], seconds, waits.append)], max(waits)
+    tasks = [asyncio.ensure_future(ask(query, seconds, waits.append)) for query in queries]
+    try:
+        return list(await asyncio.gather(*tasks)), max(waits)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _degraded(answers: Sequence[Recommendation]) -> list[str]:
+    return sorted({part for answer in answers for part in answer.degraded})
+
+
+def _ranked(answers: Sequence[Recommendation], k: int) -> dict[str, np.ndarray]:
+    """ITEM_ID and SCORE: (n, k), padded."""
+    items, scores = np.full((len(answers), k), b"", object), np.full((len(answers), k), np.nan, np.float32)
+    for row, answer in enumerate(answers):
+        for column, item in enumerate(answer.items):
+            items[row, column], scores[row, column] = item.item_id.encode(), item.score
+    return {"ITEM_ID": items, "SCORE": scores}

@@ -1,0 +1,293 @@
+"""(shopper, items) -> scores: factors, fold-in of new shoppers, and the short sum of named terms."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from service.recommender.index.grouped_rows import places
+
+DEFAULT_USER_KEY = "vitrine"
+TIERS = ("ranked", "visual", "taste", "popular")
+FACTOR_SCALE = 0.01
+DISMISS = "dismiss"
+EVENT_CONFIDENCES: Mapping[str, float] = {"view": 1.0, "like": 1.25, "cart": 1.5, "purchase": 1.75, DISMISS: 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """The constants of the factorization (Rendle et al., 2021) that fold-in needs as well.
+
+    unobserved: weight a0 of every pair that was not observed; regularisation: lambda;
+    frequency: exponent nu by which lambda grows with the number of a row's observations;
+    confidences: weight of a pair by its strongest event, and of a dismissal, whose target is 0 in place of 1."""
+
+    unobserved: float
+    regularisation: float
+    frequency: float
+    confidences: Mapping[str, float] = field(default_factory=lambda: EVENT_CONFIDENCES)
+
+    def ridge(self, observations: np.ndarray, others: int) -> np.ndarray:
+        """lambda of each row. observations: (n,) counts; others: number of columns -> (n,)."""
+        return self.regularisation * (observations + self.unobserved * others) ** self.frequency
+
+    def confidence(self, events: Sequence[str]) -> np.ndarray:
+        """(n,) names of events -> (n,) float32, negative for a dismissal; an unknown event counts as a view."""
+        sign = {DISMISS: -1.0}
+        values = [sign.get(event, 1.0) * self.confidences.get(event, self.confidences["view"]) for event in events]
+        return np.array(values, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Shopper:
+    """What is known about who asks. factor: (factors,); history: item rows they liked, latest last;
+    seen: item rows that are no news to them (the history, and what they dismissed); row: of training, if any;
+    photos: (p, dim) unit vectors of photos that they sent before, latest last, or None."""
+
+    factor: np.ndarray
+    history: np.ndarray
+    seen: np.ndarray
+    row: int | None = None
+    photos: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """How much likeness is given for taste where a photo and a shopper meet. default: from 0, what looks most like the
+    photo, to 1, what the shopper likes most; looks, taste: term -> weight at these two ends, each with a spread of 1
+    among the items near a photo, so that a share of one is worth as much as the same share of the other."""
+
+    default: float
+    looks: Mapping[str, float]
+    taste: Mapping[str, float]
+
+    def weights(self, personalization: float) -> dict[str, float]:
+        """Term -> weight, in between."""
+        ends = ((self.looks, 1 - personalization), (self.taste, personalization))
+        return {
+            name: sum(share * end.get(name, 0.0) for end, share in ends) for name in sorted({*self.looks, *self.taste})
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """The learned sum: tier -> term -> weight. The terms are listed in service/recommender/scoring.py.
+
+    factor_scale: factor scores well above it count by their logarithm; None in releases that count them as they are;
+    trade: what tier `ranked` is made of; None in releases that learned it as it stands in `tiers`."""
+
+    tiers: Mapping[str, Mapping[str, float]]
+    factor_scale: float | None = FACTOR_SCALE
+    trade: Trade | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> "Blend":
+        """Open blend.json of a release."""
+        values = json.loads(path.read_text())
+        trade = Trade(**values["trade"]) if values.get("trade") else None
+        return cls(values["tiers"], values.get("factor_scale"), trade)
+
+    def save(self, path: Path) -> None:
+        """Write blend.json."""
+        tiers = {tier: dict(weights) for tier, weights in self.tiers.items()}
+        trade = asdict(self.trade) if self.trade else None
+        path.write_text(json.dumps({"tiers": tiers, "factor_scale": self.factor_scale, "trade": trade}, indent=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """A sparse matrix of items by items, a few of the largest weights in each row. In CSR form: indptr (items + 1,),
+    items and weights (n,)."""
+
+    indptr: np.ndarray
+    items: np.ndarray
+    weights: np.ndarray
+
+    def of(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """The neighbours of an item and their weights."""
+        place = slice(self.indptr[row], self.indptr[row + 1])
+        return self.items[place], self.weights[place]
+
+    def total(self, rows: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        """The weights of all items beside these, each of which counts its share: (items,) float64."""
+        lengths = self.indptr[rows + 1] - self.indptr[rows]
+        at = places(self.indptr[rows], lengths)
+        weights = self.weights[at] * np.repeat(shares, lengths)
+        return np.bincount(self.items[at], weights, minlength=len(self.indptr) - 1)
+
+
+class Ranker:
+    """The factorization of one release.
+
+    item_factors: (items, factors) float32, the prior of their features for items that nobody touched, zero where
+    there is none; user_factors: (users, factors) float32; gramian: (factors, factors), the sum of v v' over touched
+    items; history in CSR form: user u touched items[indptr[u]:indptr[u + 1]] in the order of time, confidence[...]
+    beside each, negative for a dismissal. user_base: (users, factors), the prior of each profile, or None;
+    trend: (items,) how much more of late than before, or None;
+    together: what is touched on the same occasions as each item; item_to_item: what those touch who touched it
+    (training/ranker/item_neighbours.py); each None where it was not looked for.
+    """
+
+    def __init__(
+        self, item_factors: np.ndarray, user_factors: np.ndarray, gramian: np.ndarray, users: Mapping[str, int],
+        indptr: np.ndarray, items: np.ndarray, confidence: np.ndarray, objective: Objective, touched: int, *,
+        user_base: np.ndarray | None = None, trend: np.ndarray | None = None, together: Neighbours | None = None,
+        item_to_item: Neighbours | None = None,
+    ) -> None:  # fmt: skip
+        self.together, self.item_to_item = together, item_to_item
+        self.item_factors = item_factors
+        self.user_factors = user_factors
+        self.gramian = gramian
+        self.objective = objective
+        self.touched = touched
+        self.user_base = user_base
+        self.trend = np.zeros(len(item_factors), np.float32) if trend is None else np.asarray(trend)
+        self.inverse_lengths = 1 / np.maximum(np.linalg.norm(item_factors, axis=1), 1e-9).astype(np.float32)
+        self._users = users
+        self._indptr, self._items, self._confidence = indptr, items, confidence
+
+    @classmethod
+    def open(cls, folder: Path) -> "Ranker":
+        """Open ranker/ of a release; arrays stay memory-mapped."""
+
+        def array(name: str) -> np.ndarray:
+            # a plain view of the map: indexing a memmap object costs more than the reading
+            return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+
+        def array_if_any(name: str) -> np.ndarray | None:
+            return array(name) if (folder / f"{name}.npy").exists() else None
+
+        def neighbours(name: str) -> Neighbours | None:
+            parts = [array_if_any(f"{name}_{part}") for part in ("indptr", "items", "weights")]
+            indptr, items, weights = parts
+            return None if indptr is None or items is None or weights is None else Neighbours(indptr, items, weights)
+
+        keys = pq.ParquetFile(folder / "users.parquet").read()["user"].to_pylist()
+        constants = json.loads((folder / "objective.json").read_text())
+        touched = constants.pop("touched")
+        return cls(
+            array("item_factors"), array("user_factors"), np.array(array("gramian")),
+            {key: row for row, key in enumerate(keys)},
+            array("history_indptr"), array("history_items"), array("history_confidence"),
+            Objective(**constants), touched, user_base=array_if_any("user_base"), trend=array_if_any("trend"),
+            together=neighbours("together"), item_to_item=neighbours("item_to_item"),
+        )  # fmt: skip
+
+    def save_objective(self, folder: Path) -> None:
+        """Write objective.json beside the arrays."""
+        constants = {**asdict(self.objective), "confidences": dict(self.objective.confidences)}
+        (folder / "objective.json").write_text(json.dumps({**constants, "touched": self.touched}, indent=1))
+
+    @property
+    def users(self) -> int:
+        """How many shoppers have factors."""
+        return len(self._users)
+
+    def user_row(self, user_key: str) -> int | None:
+        """Row of a shopper by keyed hash (`hash_user`), or None."""
+        return self._users.get(user_key)
+
+    def shopper(self, row: int) -> Shopper:
+        """A shopper of the training data."""
+        seen, confidence = self._history(row)
+        return Shopper(np.asarray(self.user_factors[row]), seen[confidence > 0], seen, row)
+
+    def shopper_with_events(self, row: int | None, items: np.ndarray, confidence: np.ndarray) -> Shopper:
+        """A shopper folded in from events, after what training knew of them if anything.
+
+        items: (e,) item rows in the order of time; confidence: (e,), negative for a dismissal."""
+        base = None
+        if row is not None:
+            before, believed = self._history(row)
+            items, confidence = np.concatenate([before, items]), np.concatenate([believed, confidence])
+            base = None if self.user_base is None else np.asarray(self.user_base[row])
+        seen, strength = last_words(items, confidence)
+        return Shopper(self.fold_in(seen, strength, base), seen[strength > 0], seen, row)
+
+    def fold_in(self, items: np.ndarray, confidence: np.ndarray, base: np.ndarray | None = None) -> np.ndarray:
+        """The user factor that minimises the objective with item factors held (Hu et al., 2008, eq. 4).
+
+        items: (e,) rows, distinct; confidence: (e,), negative where the target is 0; base: (factors,) the prior of
+        the profile, or None -> (factors,) float32. One solve of factors x factors."""
+        factors = np.asarray(self.item_factors[items])
+        ridge = self.objective.ridge(np.array([len(items)]), self.touched)[0]
+        system = self.objective.unobserved * self.gramian + (factors * np.abs(confidence)[:, None]).T @ factors
+        system[np.diag_indices_from(system)] += ridge
+        wanted = np.maximum(confidence, 0) @ factors
+        if base is not None:
+            wanted = wanted + ridge * base
+        solution: np.ndarray = np.linalg.solve(system, wanted)
+        return solution.astype(np.float32)
+
+    def scores(self, shopper: Shopper, rows: np.ndarray) -> np.ndarray:
+        """Factor scores of these items: (n,) float32."""
+        found: np.ndarray = self.item_factors[rows] @ shopper.factor
+        return found
+
+    def top(self, shopper: Shopper, *, k: int, allowed: np.ndarray | None = None) -> np.ndarray:
+        """Rows of the k items with the largest factor scores among the allowed (maximum inner product, exact)."""
+        scores = self.item_factors @ shopper.factor
+        if allowed is not None:
+            scores = np.where(allowed, scores, -np.inf)
+        k = min(k, len(scores))
+        best = np.argpartition(-scores, k - 1)[:k]
+        found: np.ndarray = best[np.isfinite(scores[best])]
+        return found
+
+    def _history(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        place = slice(self._indptr[row], self._indptr[row + 1])
+        return np.asarray(self._items[place], dtype=np.int64), np.asarray(self._confidence[place])
+
+
+def last_words(items: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each item once, in the order of its last event, with what that says of it: dismissed, where the last event is
+    a dismissal, else liked, by the strongest event. (e,), (e,) -> distinct items, confidences."""
+    unique, inverse = np.unique(items, return_inverse=True)
+    last = np.zeros(len(unique), np.int64)
+    np.maximum.at(last, inverse, np.arange(len(items)))
+    strongest = np.zeros(len(unique), np.float32)
+    np.maximum.at(strongest, inverse, confidence)
+    words = np.where(confidence[last] < 0, confidence[last], strongest)
+    order = np.argsort(last, kind="stable")
+    return unique[order].astype(np.int64), words[order].astype(np.float32)
+
+
+def hash_user(user_id: str, key: str) -> str:
+    """The name under which a release knows a shopper: BLAKE2b keyed by the deployment's secret."""
+    return hashlib.blake2b(user_id.encode(), key=_key(key), digest_size=16).hexdigest()
+
+
+def key_check(key: str) -> str:
+    """A short digest by which a release tells whether it was made with this key, without giving it away."""
+    return hashlib.blake2b(b"which key is this?", key=_key(key), digest_size=6).hexdigest()
+
+
+def _key(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def diversify(scores: np.ndarray, vectors: np.ndarray, *, k: int, diversity: float) -> np.ndarray:
+    """Maximal marginal relevance (Carbonell and Goldstein, 1998).
+
+    scores: (n,), best first; vectors: (n, d) unit length, zero where unknown -> positions: (k,) in the order chosen.
+    Scores and likenesses are brought to 0..1 first, so that diversity 0.5 weighs both alike in every catalogue."""
+    relevance, likeness = _to_unit_range(scores), _to_unit_range(vectors @ vectors.T)
+    chosen: list[int] = []
+    nearest = np.zeros(len(scores))
+    left = np.ones(len(scores), dtype=bool)
+    for _ in range(min(k, len(scores))):
+        value = np.where(left, (1 - diversity) * relevance - diversity * nearest, -np.inf)
+        best = int(np.argmax(value))
+        chosen.append(best)
+        left[best] = False
+        nearest = np.maximum(nearest, likeness[best])
+    return np.array(chosen, dtype=np.int64)
+
+
+def _to_unit_range(values: np.ndarray) -> np.ndarray:
+    spread = values.max() - values.min()
+    return (values - values.min()) / spread if spread > 0 else np.zeros_like(values)

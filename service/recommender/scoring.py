@@ -1,0 +1,284 @@
+"""The named terms of the final score, for training and serving alike.
+
+    factor        what people with like tastes touched: user factor times item factor, on a logarithmic scale
+    likeness      cosine with the picture of the query
+    kind          the share of the votes of the items nearest to the picture that are for the item's category
+    own_likeness  cosine with the shopper's own pictures, their mean
+    recent        cosine of factors with the shopper's last items, each weighing 0.8 of the one after it
+    item_to_item  what those touched who touched the shopper's items: a linear model of items by items (EASE)
+    price_fit     how near the price is to what the shopper chose before: minus the squared difference of logarithms
+    popularity    log(1 + times touched), 1 for the most popular item
+    trend         logarithm of how much more it is touched of late than over the whole log
+
+score = sum over terms of weight x value; the weights are learned for each tier (training/ranker/term_weights.py). A sum
+of logarithms is a product: an item that trends twice as much is as good as one that fits twice as well.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from service.recommender.factors import FACTOR_SCALE, Ranker, Shopper
+from service.recommender.index.vector_index import Index
+
+RECENT = 100  # of the shopper's items, whose pictures are compared
+LAST = 10  # of the shopper's items, for the term `recent`
+FADED = 0.8 ** np.arange(LAST - 1, -1, -1, dtype=np.float32)  # their weights, the very last one's last
+REASONS = 2  # past items named as reasons for a recommended one
+PRICE = "price"
+TERMS = (
+    "factor", "likeness", "kind", "own_likeness", "recent", "item_to_item", "price_fit", "popularity", "trend",
+)  # fmt: skip
+BASE = "base"  # the term that has an ordinary item score 0
+TOGETHER = 128  # queries whose candidates are gathered once
+ALONE = 16  # queries up to which each is computed by itself, as many as the service ever has at once
+_NOTHING = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the terms are computed from. index and ranker are None where the catalogue has no pictures or no
+    interactions; popularity: (items,), from 0 to 1; log_price: (items,), NaN where unknown, or None;
+    factor_scale: that of the blend;
+    kinds: (items,) the number of each one's category, 0 where unknown, or None."""
+
+    index: Index | None
+    ranker: Ranker | None
+    popularity: np.ndarray
+    log_price: np.ndarray | None = None
+    factor_scale: float | None = FACTOR_SCALE
+    kinds: np.ndarray | None = None
+    priceless: bool = field(init=False)  # whether an item's price is unknown
+
+    def __post_init__(self) -> None:
+        gaps = self.log_price is not None and bool(np.isnan(self.log_price).any())
+        object.__setattr__(self, "priceless", gaps)
+
+
+def term_values(
+    sources: Sources, rows: Sequence[np.ndarray], vectors: Sequence[np.ndarray | None],
+    shoppers: Sequence[Shopper | None], votes: Sequence[np.ndarray | None], *, only: Collection[str] = TERMS,
+) -> list[dict[str, np.ndarray]]:  # fmt: skip
+    """For each query its candidates (n,), the vector of its picture, its shopper, and what its neighbours voted for
+    (see `vote`) -> name: (n,) float32, only the terms that the sources and the query allow.
+
+    only: names of those that are needed."""
+    values: list[dict[str, np.ndarray]] = []
+    # the last bits of a product depend on what else is in it, and those of an answer should not on who else asks
+    together = 1 if len(rows) <= ALONE else TOGETHER
+    for start in range(0, len(rows), together):
+        part = slice(start, start + together)
+        values += _values_together(sources, rows[part], vectors[part], shoppers[part], only)
+    if sources.kinds is not None and "kind" in only:
+        for each, row, voted in zip(values, rows, votes, strict=True):
+            if voted is not None:
+                each["kind"] = voted[sources.kinds[row]]
+    return values
+
+
+def vote(kinds: np.ndarray, rows: np.ndarray, cosines: np.ndarray) -> np.ndarray:
+    """What a picture seems to be: each category's share of the votes of the items nearest to it, each of which weighs
+    its cosine. kinds: (items,) as in `Sources`; rows, cosines: (n,), as a search gives them, -1 where there are no more
+    -> (categories + 1,) float32, 0 for the unknown."""
+    there = rows >= 0
+    weights = np.maximum(cosines[there], 0)
+    found = np.bincount(kinds[rows[there]], weights, minlength=int(kinds.max(initial=0)) + 1)
+    found[0] = 0
+    shares: np.ndarray = (found / max(float(weights.sum()), 1e-9)).astype(np.float32)
+    return shares
+
+
+def _values_together(
+    sources: Sources, rows: Sequence[np.ndarray], vectors: Sequence[np.ndarray | None],
+    shoppers: Sequence[Shopper | None], needed: Collection[str],
+) -> list[dict[str, np.ndarray]]:  # fmt: skip
+    """Candidates that several queries share are gathered once, and compared in one product."""
+    table, places = _shared(rows, len(sources.popularity))
+    products: dict[str, dict[int, np.ndarray]] = {}
+    known = [(at, shopper) for at, shopper in enumerate(shoppers) if shopper is not None]
+    if sources.ranker is not None and known:
+        ranker = sources.ranker
+        factors = ranker.item_factors[table] if "factor" in needed or "recent" in needed else _NOTHING
+        if "factor" in needed:
+            products["factor"] = _products([(at, shopper.factor) for at, shopper in known], factors)
+        if "recent" in needed:
+            last = [(at, _last_factors(ranker, shopper.history[-LAST:])) for at, shopper in known]
+            products["recent"] = _products(last, factors, ranker.inverse_lengths[table])
+    sent = [(at, vector) for at, vector in enumerate(vectors) if vector is not None]
+    likeness, own_likeness = sent and "likeness" in needed, known and "own_likeness" in needed
+    if sources.index is not None and (likeness or own_likeness):
+        pictures = sources.index.vectors_or_zero(table)
+        if likeness and sources.index.most > 1:  # an item with several pictures is as near as the nearest of them
+            cosines = sources.index.cosines(np.array([vector for _, vector in sent]), table)
+            products["likeness"] = {at: line for (at, _), line in zip(sent, cosines, strict=True)}
+        elif likeness:
+            products["likeness"] = _products(sent, pictures)
+        if own_likeness:
+            own = [(at, _unit(own_vector(sources.index, shopper))) for at, shopper in known]
+            products["own_likeness"] = _products(own, pictures)
+    values = [
+        {name: found[at][place] for name, found in products.items() if at in found}
+        | _of_items(sources, row, shopper, needed)
+        for at, (row, place, shopper) in enumerate(zip(rows, places, shoppers, strict=True))
+    ]
+    for each in values:
+        if "factor" in each:
+            each["factor"] = factor_term(each["factor"], sources.factor_scale)
+    return values
+
+
+def _shared(rows: Sequence[np.ndarray], items: int) -> tuple[np.ndarray, list[Any]]:
+    """All rows once, and where those of each query are among them."""
+    if len(rows) == 1:
+        return rows[0], [slice(None)]
+    wanted = np.zeros(items, bool)
+    for row in rows:
+        wanted[row] = True
+    position = np.cumsum(wanted) - 1
+    return np.flatnonzero(wanted), [position[row] for row in rows]
+
+
+def _products(
+    queries: list[tuple[int, np.ndarray]], table: np.ndarray, scale: np.ndarray | None = None
+) -> dict[int, np.ndarray]:
+    """(position, vector) of each query -> position: its product with every row of the table, each times its scale."""
+    if not queries:
+        return {}
+    scores = np.array([vector for _, vector in queries]) @ table.T
+    if scale is not None:
+        scores *= scale
+    return {at: line for (at, _), line in zip(queries, scores, strict=True)}
+
+
+def _of_items(
+    sources: Sources, rows: np.ndarray, shopper: Shopper | None, needed: Collection[str]
+) -> dict[str, np.ndarray]:
+    """The terms that no product is needed for."""
+    values = {}
+    if "popularity" in needed:
+        values["popularity"] = sources.popularity[rows]
+    if sources.ranker is not None:
+        if "trend" in needed:
+            values["trend"] = sources.ranker.trend[rows]
+        if shopper is not None and sources.ranker.item_to_item is not None and "item_to_item" in needed:
+            own = shopper.history[-RECENT:]
+            values["item_to_item"] = sources.ranker.item_to_item.total(own, np.ones(len(own)))[rows].astype(np.float32)
+    if sources.log_price is not None and shopper is not None and "price_fit" in needed:
+        own = sources.log_price[shopper.history]
+        if sources.priceless:
+            own = own[~np.isnan(own)]
+        if len(own):
+            off = sources.log_price[rows] - own.sum() / len(own)
+            fit = np.multiply(off, -off, out=off)
+            if sources.priceless:
+                fit[np.isnan(fit)] = 0
+            values["price_fit"] = fit
+    return values
+
+
+def factor_term(scores: np.ndarray, scale: float | None) -> np.ndarray:
+    """Factor scores, 1 for a sure touch and about 0 for none, on a scale that is logarithmic well above `scale` and
+    linear around 0 (the inverse hyperbolic sine); as they are where `scale` is None."""
+    if scale is None:
+        return scores
+    term: np.ndarray = np.arcsinh(scores / np.float32(scale))
+    return term
+
+
+def blend(values: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> tuple[list[str], np.ndarray]:
+    """The parts of the score: names, and (n, terms) float32 in the same order. BASE is the same for every item."""
+    names = [name for name in values if name in weights]
+    parts = np.empty((len(names) + (BASE in weights), len(next(iter(values.values())))), np.float32)
+    for part, name in zip(parts, names, strict=False):
+        np.multiply(values[name], np.float32(weights[name]), out=part)
+    if BASE in weights:
+        names = [*names, BASE]
+        parts[-1] = weights[BASE]
+    parts += 0  # makes a plain zero of what would be shown as -0.0
+    return names, parts.T
+
+
+def best(scores: np.ndarray, k: int) -> np.ndarray:
+    """Positions of the k largest scores, largest first, equal ones in their order."""
+    if k >= len(scores):
+        return np.argsort(-scores, kind="stable")
+    least = np.partition(scores, -k)[-k]
+    likely = np.flatnonzero(scores >= least)
+    order: np.ndarray = likely[np.argsort(-scores[likely], kind="stable")[:k]]
+    return order
+
+
+def because(sources: Sources, rows: Sequence[np.ndarray], shoppers: Sequence[Shopper | None]) -> list[list[list[int]]]:
+    """For each query, and each of its rows, the rows of the shopper's past items nearest to it, by picture, else by
+    factors; nearest first."""
+    pasts = [_NOTHING if shopper is None else shopper.history[-RECENT:] for shopper in shoppers]
+    if not any(map(len, pasts)) or (sources.index is None and sources.ranker is None):
+        return [[[] for _ in row] for row in rows]
+    return [_reasons(_likeness(sources, row, past), past) for row, past in zip(rows, pasts, strict=True)]
+
+
+def _reasons(likeness: np.ndarray, past: np.ndarray) -> list[list[int]]:
+    """likeness: (n, past items) -> of each line the REASONS past items most alike; what is not alike at all is none."""
+    lines, found = np.arange(len(likeness)), []
+    for _ in range(min(REASONS, len(past))):
+        nearest = likeness.argmax(axis=1)
+        found.append(np.where(likeness[lines, nearest] > 0, past[nearest], -1).tolist())
+        likeness[lines, nearest] = -1
+    return [[row for row in line if row >= 0] for line in zip(*found, strict=True)] or [[] for _ in lines]
+
+
+def _likeness(sources: Sources, rows: np.ndarray, past: np.ndarray) -> np.ndarray:
+    """(n, m), larger for those more alike; comparable within a row."""
+    likeness: np.ndarray
+    if sources.index is not None:
+        likeness = sources.index.vectors_or_zero(rows) @ sources.index.vectors_or_zero(past).T
+    else:
+        assert sources.ranker is not None
+        factors, lengths = sources.ranker.item_factors, sources.ranker.inverse_lengths
+        # the length of a row's own factor changes neither the order of its reasons nor their sign
+        likeness = (factors.take(rows, axis=0) @ factors.take(past, axis=0).T) * lengths[past]
+    return likeness
+
+
+def scaled_popularity(counts: np.ndarray) -> np.ndarray:
+    """counts: (items,), how often each was touched -> (items,) float32 from 0 to 1."""
+    most = np.log1p(counts.max(initial=0))
+    scaled: np.ndarray = np.log1p(counts) / most if most > 0 else np.zeros(len(counts))
+    return scaled.astype(np.float32)
+
+
+def log_price(prices: np.ndarray | None) -> np.ndarray | None:
+    """(items,) prices, NaN where unknown -> their logarithms, NaN where there is no positive price; None for None."""
+    if prices is None:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(prices > 0, np.log(prices), np.nan).astype(np.float32)
+
+
+def own_vector(index: Index, shopper: Shopper) -> np.ndarray:
+    """The mean of the shopper's own latest pictures, of items and photos: (dim,), zero where there are none.
+
+    A cosine with the mean is the mean of the cosines: one product, however many there are."""
+    rows = shopper.history[-RECENT:]
+    own = index.vectors(rows[index.pictured[rows]])
+    if shopper.photos is not None:
+        own = np.concatenate([own, shopper.photos])[-RECENT:]
+    if not len(own):
+        return np.zeros(index.shape[1], np.float32)
+    mean: np.ndarray = np.full(len(own), 1 / len(own), np.float32) @ own
+    return mean
+
+
+def _last_factors(ranker: Ranker, rows: np.ndarray) -> np.ndarray:
+    """The fading mean of the unit factors of the last items: (factors,)."""
+    fading = FADED[LAST - len(rows) :]
+    weights = fading * (ranker.inverse_lengths[rows] / max(float(fading.sum()), 1e-9))
+    mean: np.ndarray = weights @ ranker.item_factors.take(rows, axis=0)
+    return mean
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    unit: np.ndarray = vector / max(float(vector @ vector) ** 0.5, 1e-9)
+    return unit

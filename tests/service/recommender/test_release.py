@@ -1,0 +1,103 @@
+"""A release verifies as a whole, or is refused with what is wrong."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from service.errors import ReleaseDamaged, ReleaseMismatch, ReleaseTooNew
+from service.recommender.pipeline import Recommender
+from service.recommender.query import Query
+from service.recommender.release import MANIFEST, Manifest, Release, list_files
+from tests.processes import FIXTURES
+
+
+def reseal(folder: Path, **changes: object) -> None:
+    """Give a changed release a manifest that lists it as it is now."""
+    values = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**values, "files": list_files(folder), **changes}))
+
+
+def test_a_release_opens_and_answers_its_golden_cases(release_folder: Path) -> None:
+    """What was packaged verifies, and the golden queries give the recorded items."""
+    Recommender(Release.open(release_folder)).prove()
+
+
+def test_damage_is_listed_as_missing_extra_and_changed(copied_release: Path) -> None:
+    """One error names every file that is not as it was sealed."""
+    (copied_release / "index.faiss").unlink()
+    (copied_release / "notes.txt").write_text("mine")
+    with (copied_release / "vectors.npy").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x7f")
+    with pytest.raises(ReleaseDamaged) as refused:
+        Release.open(copied_release)
+    assert "missing: index.faiss; extra: notes.txt; changed: vectors.npy" in str(refused.value)
+
+
+def test_a_newer_format_is_refused(copied_release: Path) -> None:
+    """A release of a later format version is not guessed at."""
+    reseal(copied_release, format=2)
+    with pytest.raises(ReleaseTooNew, match="format version 2"):
+        Release.open(copied_release)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def test_a_broken_manifest_is_refused(copied_release: Path, text: str) -> None:
+    """A manifest that says nothing sensible is damage."""
+    (copied_release / MANIFEST).write_text(text)
+    with pytest.raises(ReleaseDamaged):
+        Release.open(copied_release)
+
+
+def test_parts_of_different_sizes_are_refused(copied_release: Path) -> None:
+    """Vectors of another dimension do not belong to this encoder, also under a valid digest."""
+    vectors = np.load(copied_release / "vectors.npy")
+    np.save(copied_release / "vectors.npy", vectors[:, :16])
+    reseal(copied_release)
+    with pytest.raises(ReleaseMismatch, match=r"vectors.npy is \(144, 16\)"):
+        Release.open(copied_release)
+
+
+def test_an_index_of_another_encoder_is_refused(copied_release: Path) -> None:
+    """Index and encoder must carry one fingerprint."""
+    index = Manifest.read(copied_release).index
+    reseal(copied_release, index={**(index or {}), "fingerprint": "0" * 64})
+    with pytest.raises(ReleaseMismatch, match="index fingerprint"):
+        Release.open(copied_release)
+
+
+def test_golden_cases_catch_wrong_vectors(copied_release: Path) -> None:
+    """A release that fits together but answers otherwise than when it was made is not served."""
+    vectors = np.load(copied_release / "golden" / "vectors.npy")
+    np.save(copied_release / "golden" / "vectors.npy", vectors[::-1])
+    reseal(copied_release)
+    with pytest.raises(ReleaseMismatch, match="golden picture"):
+        Recommender(Release.open(copied_release)).prove()
+
+
+def test_another_user_key_is_refused(release_folder: Path) -> None:
+    """With the wrong key every shopper would silently be unknown."""
+    with pytest.raises(ReleaseMismatch, match="VITRINE_USER_KEY"):
+        Recommender(Release.open(release_folder), user_key="another")
+
+
+def test_nothing_in_a_release_names_a_shopper(release_folder: Path) -> None:
+    """User ids are keyed hashes, and nobody's profile is copied: what is stored of it is common to many."""
+    for path in release_folder.rglob("*"):
+        if path.is_file():
+            assert b"00007" not in path.read_bytes() or path.suffix in (".onnx", ".npy", ".faiss", ".bin", ".picture")
+    assert pq.read_table(release_folder / "ranker" / "users.parquet").column_names == ["user"]
+    told = json.loads((release_folder / "features.json").read_text())["user_features"]
+    ages = {column["name"]: column["values"] for column in told}["age"]
+    assert ages == [], "an age that few have would tell who they are"
+
+
+@pytest.mark.parametrize("version", [1])
+def test_each_released_format_still_opens(version: int) -> None:
+    """Releases of every format version that was ever written open, and answer as they did."""
+    recommender = Recommender(Release.open(FIXTURES / f"release-format-{version}"))
+    recommender.prove()
+    assert recommender.recommend([Query(user_id="u1", k=3)])[0].tier == "taste"

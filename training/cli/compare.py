@@ -1,0 +1,200 @@
+"""The verbs that compare releases: gate, diff, shadow-report."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+from rich.table import Column, Table
+from rich.text import Text
+
+from service.errors import PromotionRefused, RegistryError, ReleaseError, VitrineError
+from service.settings import Settings
+from training.cli.console import AsJson, Releases, app, open_registry, out, red
+from training.progress import say
+
+Number = Annotated[int, typer.Argument(min=1, help="Number of a release in the registry")]
+Catalogue = Annotated[Path | None, typer.Option(help="What was held out; needed where there is no fresh gate result")]
+ThresholdsFile = Annotated[
+    Path | None, typer.Option("--thresholds", help="TOML file; default: training/promotion/gates.toml")
+]
+
+
+@app.command(epilog="Example: vitrine gate 7 --catalogue shop")
+def gate(
+    number: Number,
+    catalogue: Catalogue = None,
+    releases: Releases = Path("releases"),
+    thresholds: ThresholdsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a release with what is in production, on what was held out. Exit code 1 where it must not take over."""
+    registry = open_registry(releases)
+    report, files = gate_result(registry, number, releases, catalogue, thresholds, again=True)
+    loosened = loosened_in(thresholds)
+    if as_json:
+        print(json.dumps({**asdict(report), "passed": report.passed, "loosened": loosened}, indent=1))
+    else:
+        print_gate(report, loosened)
+        print(files[1])
+    raise typer.Exit(0 if report.passed else 1)
+
+
+@app.command(epilog="Examples: vitrine diff 6 7 --catalogue shop\n\nvitrine diff 6 7 --out diff.html")
+def diff(
+    first: Number,
+    second: Number,
+    catalogue: Annotated[
+        Path | None, typer.Option(help="Also ask both what happened there after both were trained, as the gate does")
+    ] = None,
+    out_file: Annotated[Path, typer.Option("--out", help="Page to write: the same queries, answered by both")] = Path(
+        "diff.html"
+    ),
+    releases: Releases = Path("releases"),
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """What is different between two releases: parameters, figures over the same questions, and what shoppers see."""
+    from training.data.catalogue import read
+    from training.evaluation.diff import compare
+
+    registry = open_registry(releases)
+    folders = [registry.fetch(number, releases) for number in (first, second)]
+    asked = None if catalogue is None else read(catalogue)
+    found = compare(folders[0], folders[1], out_file, user_key=Settings.read().user_key, catalogue=asked)
+    if as_json:
+        print(json.dumps({**asdict(found), "page": str(out_file)}, indent=1))
+        return
+    changes = Table("", f"release {first}", f"release {second}", title="What is different")
+    for change in found.changes:
+        changes.add_row(change.name, _brief(change.first), _brief(change.second))
+    out.print(changes)
+    if found.figures:
+        figures = Table(
+            "", f"release {first}", f"release {second}", "difference", "95 % interval", "questions",
+            title="The same questions, held out of both",
+        )  # fmt: skip
+        for figure in found.figures:
+            between = f"{figure.interval[0]:+.4f} to {figure.interval[1]:+.4f}"
+            values = (f"{figure.first:.4f}", f"{figure.second:.4f}", f"{figure.difference:+.4f}")
+            figures.add_row(figure.name, *values, between, str(figure.questions))
+        out.print(figures)
+    else:
+        out.print("figures: --catalogue FOLDER asks both releases the same questions")
+    out.print(f"of ten items shown {10 * found.overlap:.1f} are the same, over {found.queries} queries")
+    print(out_file)
+
+
+def _brief(value: Any) -> str:
+    """Short enough for a table: of a digest the beginning says which it is."""
+    text = "" if value is None else str(value)
+    return f"{text[:12]}..." if len(text) >= 40 and " " not in text else text
+
+
+@app.command(
+    "shadow-report",
+    epilog="Example: vitrine shadow-report http://pod-1:3000 http://pod-2:3000 --out shadow.json",
+)
+def shadow_report(
+    service: Annotated[list[str], typer.Argument(help="URLs of running services with a candidate")],
+    metrics_port: Annotated[int, typer.Option(help="Port of /metrics of each")] = 3002,
+    out_file: Annotated[Path | None, typer.Option("--out", help="JSON to write, for promote --shadow-report")] = None,
+    thresholds: ThresholdsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """What candidates answered beside production, over one or several services, and a verdict. Exit code 1 against."""
+    from training.cli.console import get_json, get_text
+    from training.promotion.gate import read_thresholds
+    from training.promotion.shadow_verdict import judge
+
+    urls, limits = [url.rstrip("/") for url in service], read_thresholds(thresholds)["shadow"]
+    verdict = judge(
+        [get_json(f"{url}/release") for url in urls], [get_text(_metrics_of(url, metrics_port)) for url in urls], limits
+    )
+    if out_file is not None:
+        verdict.save(out_file)
+    if as_json:
+        print(json.dumps(asdict(verdict), indent=1))
+    else:
+        table = Table(
+            "", "measured", "asked", "", title=f"Release {verdict.release} as candidate, {verdict.queries} queries"
+        )
+        for line in verdict.lines:
+            passed = "" if line.passed is None else "passed" if line.passed else red("failed")
+            table.add_row(line.name, f"{line.value:.4g}", line.bound, passed)
+        out.print(table)
+    raise typer.Exit(1 if verdict.failed else 0)
+
+
+def _metrics_of(url: str, port: int) -> str:
+    """Where a service has its metrics: on the same host, by plain HTTP."""
+    host = urlsplit(url).hostname or ""
+    return f"http://[{host}]:{port}/metrics" if ":" in host else f"http://{host}:{port}/metrics"
+
+
+def gate_result(
+    registry: Any, number: int, releases: Path, catalogue: Path | None, thresholds: Path | None, *, again: bool
+) -> tuple[Any, tuple[Path, ...]]:
+    """The report, fresh or made now, and its files. again: although there is a fresh one."""
+    from training.data.catalogue import read
+    from training.promotion import gate as gates
+
+    limits = gates.read_thresholds(thresholds)
+    release = registry.fetch(number, releases)
+    require_servable(release)
+    live = registry.aliases().get("production")
+    production = registry.fetch(live, releases) if live is not None and live != number else None
+    folder = releases / ".gates"
+    files = (folder / f"{number}.json", folder / f"{number}.html")
+    report = gates.Report.read(files[0])
+    if report is not None and not again and report.is_fresh(release, production, limits):
+        say(f"gate: the result of {report.created} is taken; `vitrine gate {number}` asks again")
+        return report, files
+    if catalogue is None:
+        raise VitrineError(
+            f"there is no fresh gate result of release {number}: say what to ask it with --catalogue FOLDER"
+        )
+    report = gates.run(release, production, read(catalogue), limits, user_key=Settings.read().user_key)
+    files = report.save(folder)
+    try:
+        registry.add_pages(number, files, "gate")  # where MLflow's own pages show them
+    except RegistryError as error:  # the answer stands all the same
+        say(f"the gate's page stays in {folder} alone: {error}")
+    return report, files
+
+
+def loosened_in(thresholds: Path | None) -> list[str]:
+    """What a file of thresholds asks less of than the defaults do."""
+    from training.promotion import gate as gates
+
+    return gates.loosened(gates.read_thresholds(thresholds))
+
+
+def require_servable(release: Path) -> None:
+    """Raises ReleaseError where it cannot be served: damaged, of a newer format, or not what it was."""
+    from training.cli.console import open_recommender
+
+    try:
+        open_recommender(release)
+    except ReleaseError as error:
+        raise PromotionRefused(f"release {release.name} is refused: {error}") from error
+
+
+def print_gate(report: Any, loosened: Sequence[str] = ()) -> None:
+    """The checks as a table, and the verdict as its last line."""
+    against = "the first release" if report.against is None else f"beside release {report.against} in production"
+    name = Column("check", no_wrap=True)  # of two columns that must be cut it is not the one
+    table = Table("", name, "value", "production", "asked", "", title=f"Release {report.release}, {against}")
+    for check in report.checks:
+        sign = "-" if check.passed is None else Text("passed", "green") if check.passed else red("FAILED")
+        numbers = ["" if number is None else f"{number:.4g}" for number in (check.value, check.production)]
+        between = f"difference {check.interval[0]:+.4f} to {check.interval[1]:+.4f}" if check.interval else ""
+        table.add_row(sign, check.name, *numbers, check.bound, "; ".join(filter(None, (between, check.note))))
+    out.print(table)
+    if loosened:
+        out.print(Text(f"thresholds that ask less than the defaults: {', '.join(loosened)}", "red"), soft_wrap=True)
+    failed = ", ".join(check.name for check in report.failed)
+    verdict = f"is refused: {failed}" if failed else "passes"
+    out.print(f"release {report.release} {verdict}", soft_wrap=True)

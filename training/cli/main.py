@@ -1,0 +1,23 @@
+"""The `vitrine` command. Its verbs: train.py makes releases, release.py looks at one, compare.py at more, promote.py
+promotes them, package.py packs them for other machines, triton.py readies them for Triton."""
+
+import sys
+
+from rich.console import Console
+from rich.text import Text
+
+from service.errors import VitrineError
+from training.cli import compare, package, promote, release, train, triton
+from training.cli.console import app
+
+__all__ = ["app", "compare", "main", "package", "promote", "release", "train", "triton"]
+
+
+def main() -> None:
+    """Run the command line; errors of ours are one line on standard error, and exit code 1."""
+    try:
+        app()
+    except VitrineError as error:
+        line = Text.assemble(("error:", "red"), f" {error}")
+        Console(stderr=True).print(line, soft_wrap=True)
+        sys.exit(1)

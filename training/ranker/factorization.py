@@ -1,0 +1,257 @@
+"""The factorization: alternating least squares with priors from features.
+
+    min  sum_observed c_ui (t_ui - u.v_i)^2  +  a0 sum_(all u, touched i) (u.v_i)^2
+         + lam_u |u - Z g_u|^2 + lam_i |v_i - W f_i|^2 + lam_w (|W|^2 + |Z|^2)
+
+(Hu et al., 2008; Rendle et al., 2021; the priors as in Agarwal and Chen, 2009). t is 1, or 0 for a dismissal. Each row
+is improved by a few steps of conjugate gradients from where the last sweep left it (Takacs et al., 2011): the rows of
+its items are gathered once, into the cache, and passed over a few times; nothing of size factors x factors is made
+for a row. On a CPU that is compiled by numba, on a GPU it runs in torch over padded blocks of rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+import torch
+
+from service.recommender.factors import Objective
+from training.progress import track
+
+STEPS, LAST_STEPS = 3, 20
+CHUNKS = 64  # of rows with about equally many observations, for the threads to share
+BLOCK_ELEMENTS = 16_000_000  # floats gathered at a time on a GPU
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """users: (users, factors), items: (items, factors), both float32. user_prior: Z (user features, factors) and
+    item_prior: W (item features, factors), None without features."""
+
+    users: np.ndarray
+    items: np.ndarray
+    user_prior: np.ndarray | None
+    item_prior: np.ndarray | None
+
+
+def factorize(
+    matrix: scipy.sparse.csr_matrix, objective: Objective, *, factors: int, sweeps: int, prior_ridge: float = 1.0,
+    item_features: np.ndarray | None = None, user_features: np.ndarray | None = None, seed: int = 0,
+    quiet: bool = False, after_sweep: Callable[[np.ndarray, np.ndarray], None] | None = None,
+) -> Factors:  # fmt: skip
+    """matrix: users x items float32, confidences, negative where the pair was dismissed; features: a row each.
+
+    Rows without observations are their prior, zero without features. after_sweep: shown the factors of users and items
+    as they stand."""
+    rng = np.random.default_rng(seed)
+    turned = matrix.T.tocsr()
+    users = _Side(matrix, objective, user_features, prior_ridge, others=_touched(turned))
+    items = _Side(turned, objective, item_features, prior_ridge, others=_touched(matrix))
+    items.factors = _start(items, factors, rng)
+    users.factors = np.zeros((matrix.shape[0], factors), np.float32)
+    for _ in range(sweeps) if quiet else track(range(sweeps), "factorizing interactions"):
+        users.solve(items.factors, STEPS)
+        items.solve(users.factors, STEPS)
+        if after_sweep is not None:
+            after_sweep(users.factors, items.factors)
+    users.solve(items.factors, LAST_STEPS)  # so that the stored user factors are the fold-in of their own histories
+    return Factors(users.factors, items.factors, users.prior_weights, items.prior_weights)
+
+
+def _touched(matrix: scipy.sparse.csr_matrix) -> int:
+    """How many rows have observations."""
+    return int((np.diff(matrix.indptr) > 0).sum())
+
+
+def _start(side: "_Side", factors: int, rng: np.random.Generator) -> np.ndarray:
+    drawn = rng.standard_normal((len(side.observations), factors), dtype=np.float32)
+    drawn *= np.float32(0.1)
+    drawn[side.observations == 0] = 0
+    return drawn
+
+
+class _Side:
+    """One side of the factorization: its observations, its regularisation, its prior, its factors."""
+
+    factors: np.ndarray
+
+    def __init__(
+        self, matrix: scipy.sparse.csr_matrix, objective: Objective, features: np.ndarray | None, prior_ridge: float,
+        *, others: int,
+    ) -> None:  # fmt: skip
+        """others: how many rows of the other side have observations."""
+        self.matrix = matrix
+        self.observations = np.diff(matrix.indptr)
+        self.unobserved = np.float32(objective.unobserved)
+        self.ridge = objective.ridge(self.observations, others).astype(np.float32)
+        self.features = features
+        self.prior_weights: np.ndarray | None = None
+        if features is not None:
+            known = (self.observations > 0).astype(np.float32)
+            self.weighted = features * (self.ridge * known / max(float(self.ridge.mean()), 1e-12))[:, None]
+            system = self.weighted.T @ features
+            system[np.diag_indices_from(system)] += prior_ridge
+            self.solver = scipy.linalg.cho_factor(system)
+        # work is about in proportion to observations, plus the product with the gramian
+        work = np.cumsum(self.observations + 64)
+        self.bounds = np.searchsorted(work, np.linspace(0, work[-1], CHUNKS + 1)).astype(np.int64)
+        self.bounds[0], self.bounds[-1] = 0, len(self.observations)
+
+    def solve(self, fixed: np.ndarray, steps: int) -> None:
+        """Improve all factors of this side, the other's held; then the prior, for the next time."""
+        gramian = self.unobserved * (fixed.T @ fixed)
+        prior = self._prior()
+        if torch.cuda.is_available():
+            self.factors = _solve_on_gpu(self.matrix, fixed, gramian, self.ridge, prior, self.factors, steps)
+        else:
+            matrix = self.matrix
+            _solve_rows(
+                matrix.indptr, matrix.indices, matrix.data, fixed, gramian, self.ridge, prior, self.factors, steps,
+                self.bounds,
+            )  # fmt: skip
+        if self.features is not None:
+            self.prior_weights = scipy.linalg.cho_solve(self.solver, self.weighted.T @ self.factors).astype(np.float32)
+            unknown = self.observations == 0
+            self.factors[unknown] = self.features[unknown] @ self.prior_weights
+
+    def _prior(self) -> np.ndarray:
+        if self.features is None or self.prior_weights is None:
+            return np.zeros((1, self.factors.shape[1]), np.float32)  # one row for all
+        prior: np.ndarray = self.features @ self.prior_weights
+        return prior
+
+
+@numba.njit(parallel=True, fastmath=True, cache=True)
+def _solve_rows(indptr, indices, data, fixed, gramian, ridge, prior, solved, steps, bounds):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Conjugate gradients on each row's normal equations, in place. Every row is its own, so the order of threads
+    does not matter to the result. No loop both adds up and writes: the compiler would vectorise it only where the
+    arrays happen to lie apart, and add in another order where they do not."""
+    factors = fixed.shape[1]
+    one = np.float32(1)
+    for chunk in numba.prange(bounds.shape[0] - 1):
+        residual = np.empty(factors, np.float32)
+        direction = np.empty(factors, np.float32)
+        image = np.empty(factors, np.float32)  # of the direction under the system
+        near = np.empty((1024, factors), np.float32)
+        for row in range(bounds[chunk], bounds[chunk + 1]):
+            start, observed = indptr[row], indptr[row + 1] - indptr[row]
+            solution = solved[row]
+            before = prior[row if prior.shape[0] > 1 else 0]
+            if observed == 0:
+                solution[:] = before
+                continue
+            if observed > near.shape[0]:
+                near = np.empty((observed, factors), np.float32)
+            for at in range(observed):
+                source, target = fixed[indices[start + at]], near[at]
+                for k in range(factors):
+                    target[k] = source[k]
+            for k in range(factors):
+                residual[k] = ridge[row] * (before[k] - solution[k])
+            for i in range(factors):
+                line, value = gramian[i], solution[i]
+                for k in range(factors):
+                    residual[k] -= line[k] * value
+            for at in range(observed):
+                vector, dot = near[at], np.float32(0)
+                for k in range(factors):
+                    dot += vector[k] * solution[k]
+                confidence = data[start + at]
+                wanted = one if confidence > 0 else np.float32(0)
+                weight = abs(confidence) * (wanted - dot)
+                for k in range(factors):
+                    residual[k] += weight * vector[k]
+            square = np.float32(0)
+            for k in range(factors):
+                direction[k] = residual[k]
+            for k in range(factors):
+                square += residual[k] * residual[k]
+            for _ in range(steps):
+                if square < 1e-16:
+                    break
+                for k in range(factors):
+                    image[k] = ridge[row] * direction[k]
+                for i in range(factors):
+                    line, value = gramian[i], direction[i]
+                    for k in range(factors):
+                        image[k] += line[k] * value
+                for at in range(observed):
+                    vector, dot = near[at], np.float32(0)
+                    for k in range(factors):
+                        dot += vector[k] * direction[k]
+                    weight = abs(data[start + at]) * dot
+                    for k in range(factors):
+                        image[k] += weight * vector[k]
+                curvature = np.float32(0)
+                for k in range(factors):
+                    curvature += direction[k] * image[k]
+                length = square / curvature
+                after = np.float32(0)
+                for k in range(factors):
+                    solution[k] += length * direction[k]
+                    residual[k] -= length * image[k]
+                for k in range(factors):
+                    after += residual[k] * residual[k]
+                turn = after / square
+                square = after
+                for k in range(factors):
+                    direction[k] = residual[k] + turn * direction[k]
+
+
+def _solve_on_gpu(
+    matrix: scipy.sparse.csr_matrix, fixed: np.ndarray, gramian: np.ndarray, ridge: np.ndarray, prior: np.ndarray,
+    solved: np.ndarray, steps: int, device: str = "cuda",
+) -> np.ndarray:  # fmt: skip
+    """What `_solve_rows` does, over blocks of rows of like length, padded to the longest."""
+    lengths = np.diff(matrix.indptr)
+    order = np.argsort(-lengths, kind="stable")
+    columns = torch.from_numpy(matrix.indices.astype(np.int64)).to(device)
+    confidences = torch.from_numpy(matrix.data).to(device)
+    items, system = torch.from_numpy(fixed).to(device), torch.from_numpy(gramian).to(device)
+    result = np.broadcast_to(prior, solved.shape).copy()  # what rows without observations are
+    start, end = 0, int((lengths > 0).sum())
+    while start < end:
+        longest = int(lengths[order[start]])
+        rows = order[start : start + max(1, BLOCK_ELEMENTS // (longest * fixed.shape[1]))]
+        rows = rows[lengths[rows] > 0]
+        start += len(rows)
+        offsets = torch.arange(longest, device=device)
+        inside = offsets < torch.from_numpy(lengths[rows].astype(np.int64)).to(device)[:, None]
+        at = torch.where(
+            inside, torch.from_numpy(matrix.indptr[rows].astype(np.int64)).to(device)[:, None] + offsets, 0
+        )
+        confidence = torch.where(inside, confidences[at], 0.0)
+        near = items[columns[at]]
+        shrink = torch.from_numpy(ridge[rows]).to(device)[:, None]
+        before = torch.from_numpy(prior if len(prior) == 1 else prior[rows]).to(device)
+        solution = torch.from_numpy(solved[rows]).to(device)
+        result[rows] = _conjugate_gradients(near, confidence, system, shrink, before, solution, steps).cpu().numpy()
+    return result
+
+
+def _conjugate_gradients(
+    near: torch.Tensor, confidence: torch.Tensor, gramian: torch.Tensor, ridge: torch.Tensor, prior: torch.Tensor,
+    solution: torch.Tensor, steps: int,
+) -> torch.Tensor:  # fmt: skip
+    """near: (rows, observed, factors); confidence: (rows, observed), 0 where padded -> (rows, factors)."""
+
+    def gather(weights: torch.Tensor) -> torch.Tensor:
+        return torch.bmm(weights[:, None, :], near)[:, 0]
+
+    def system(vectors: torch.Tensor) -> torch.Tensor:
+        dots = torch.bmm(near, vectors[:, :, None])[:, :, 0]
+        return vectors @ gramian + ridge * vectors + gather(confidence.abs() * dots)
+
+    residual = gather(confidence.clamp_min(0)) + ridge * prior - system(solution)
+    direction, square = residual, residual.square().sum(dim=1, keepdim=True)
+    for _ in range(steps):
+        image = system(direction)
+        length = square / (direction * image).sum(dim=1, keepdim=True).clamp_min(1e-20)
+        solution, residual = solution + length * direction, residual - length * image
+        after = residual.square().sum(dim=1, keepdim=True)
+        direction = residual + after / square.clamp_min(1e-20) * direction
+        square = after
+    return solution
