@@ -29,17 +29,17 @@ def main() -> NoReturn:
     try:
         from service import app
 
-        app.start(asked.host)
+        app.service.start(asked.host)
     except VitrineError as error:
         sys.exit(f"this cannot be served: {error}")
     server = uvicorn.Server(
         uvicorn.Config(
             app.asgi(), host=asked.host, port=asked.port, log_config=None, access_log=False, server_header=False,
-            timeout_keep_alive=app.settings.keep_alive, ssl_certfile=app.settings.tls_certificate,
-            ssl_keyfile=app.settings.tls_key,
+            timeout_keep_alive=app.service.settings.keep_alive, ssl_certfile=app.service.settings.tls_certificate,
+            ssl_keyfile=app.service.settings.tls_key,
         )
     )  # fmt: skip
-    app.say_where(asked.host, asked.port)
+    app.service.say_where(asked.host, asked.port)
     server.run()
     sys.exit(0 if server.started else 1)
 

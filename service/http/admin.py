@@ -18,15 +18,16 @@ from service.http.middleware.api_keys import holds_key
 from service.http.middleware.problems import problem, problem_of
 from service.recommender.pipeline import Recommender
 from service.recommender.query import check_id
-from service.serving.loaded_release import Serving
+from service.serving.loaded_release import LoadedRelease
 
 ADMIN_HEADER = b"x-admin-key"
 
 
 def routes(
-    switch_to: Callable[[], Callable[[str], Serving]], recommender: Callable[[], Recommender], *, key: str | None
+    switch: Callable[[str], LoadedRelease], recommender: Callable[[], Recommender], *, key: str | None
 ) -> list[Route]:
-    """switch_to, recommender: called once a request; key: the secret, None for no such routes."""
+    """switch: has another release answer; recommender: called once a request;
+    key: the secret, None for no such routes."""
     if key is None:
         return []
     secret = key.encode()
@@ -44,13 +45,13 @@ def routes(
 
     def release(number: str) -> Response:
         try:
-            serving = switch_to()(number)
+            loaded = switch(number)
         except VitrineError as error:
             if isinstance(error, BadQuery):
                 raise
             return problem(409, f"the release that answers goes on: {error}")
         scope = "this process alone; each pod is asked for itself, or follows the file that VITRINE_RELEASE names"
-        return JSONResponse({"release": serving.number, "encoder": serving.encoder, "scope": scope})
+        return JSONResponse({"release": loaded.number, "encoder": loaded.encoder, "scope": scope})
 
     def profile(user_id: str) -> Response:
         return JSONResponse(dataclasses.asdict(recommender().profile(check_id(user_id, "user_id"))))

@@ -16,7 +16,7 @@ from service.encoder.picture_file import FORMATS
 from service.errors import BadQuery, Malformed, UnsupportedMedia, shown
 from service.http.multipart import Part, read_form, read_multipart
 from service.recommender.query import MAX_K, Query, SimilarQuery, parse_query, parse_similar
-from service.recommender.recommendation import Recommendation
+from service.recommender.recommendation import Embedding, Recommendation
 
 Picture = Annotated[Path, ContentType("image/*")]
 MULTIPART, FORM = "multipart/form-data", "application/x-www-form-urlencoded"
@@ -29,21 +29,22 @@ Asked = TypeVar("Asked")
 
 
 class Body(bentoml.IODescriptor, Generic[Asked]):
-    """A request body. The declared fields are its documentation; `asked` is what came of parsing it,
-    or why that failed: BentoML would turn an error raised while it parses into a 500."""
+    """A request body. The declared fields are its documentation; `query` is what they were parsed into."""
 
     parser: ClassVar[Callable[..., Any]]
-    asked: SkipJsonSchema[Any] = None
-    gone: SkipJsonSchema[Any] = None  # to be awaited: ends when the caller has gone
+    query: SkipJsonSchema[Any] = None
+
+    @classmethod
+    async def read(cls, request: Request) -> Asked:
+        """The query of a request. Raises BadQuery."""
+        values, image = await read_body(request)
+        query: Asked = cls.parser(values, image=image)
+        return query
 
     @classmethod
     async def from_http_request(cls, request: Request, serde: Any = None) -> "Body[Asked]":
-        """Read a request: its fields, its picture, and how to tell that the caller has gone."""
-        try:
-            values, image = await read_body(request)
-            return cls.model_construct(asked=cls.parser(values, image=image), gone=request.receive)
-        except BadQuery as error:
-            return cls.model_construct(asked=error)
+        """For BentoML. Raises BadQuery."""
+        return cls.model_construct(query=await cls.read(request))
 
 
 class EventIn(BaseModel):
@@ -156,9 +157,9 @@ class EmbeddingOut(BaseModel):
     degraded: list[str] = Field(description="as in /recommend")
 
 
-def to_json(recommendation: Recommendation) -> bytes:
+def to_json(answer: Recommendation | Embedding) -> bytes:
     """The body of an answer."""
-    return orjson.dumps(recommendation)
+    return orjson.dumps(answer)
 
 
 async def read_body(request: Request) -> tuple[dict[str, Any], bytes | None]:

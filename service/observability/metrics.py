@@ -90,7 +90,7 @@ class Metrics:
         self._of_answer = cache(self.requests.labels)
         self._of_route = cache(self.seconds.labels)
         ProcessCollector(registry=self.registry)  # memory, CPU, open files
-        self._add_trial()
+        self._add_candidate()
 
     def triton_of(self, release: str) -> Gauge:
         """1 while Triton gives the vectors of this release. A release may be open twice while one takes over."""
@@ -103,7 +103,7 @@ class Metrics:
         if not self._tritons[release]:
             self.triton_there.remove(release)
 
-    def _add_trial(self) -> None:
+    def _add_candidate(self) -> None:
         """What becomes of a candidate beside production."""
         self.candidate = Gauge(
             "vitrine_candidate", "The candidate beside production", ["release", "mode", "state"], registry=self.registry
@@ -148,19 +148,19 @@ class Metrics:
             ) from error
         return server
 
-    def trial_is(self, release: str, mode: str, state: str) -> None:
-        """For `Trial(told=...)`."""
+    def candidate_is(self, release: str, mode: str, state: str) -> None:
+        """For `Candidate(metrics=...)`."""
         self.candidate.clear()
         self.candidate.labels(release, mode, state).set(1)
         if state == "stopped":
             self.candidate_stops.inc()
 
     def canary_answered(self, failed: bool) -> None:
-        """For `Trial(told=...)`."""
+        """For `Candidate(metrics=...)`."""
         self.canary.labels("failed" if failed else "answered").inc()
 
     def shadow_was(self, outcome: str, comparison: Comparison | None) -> None:
-        """For `Trial(told=...)`."""
+        """For `Candidate(metrics=...)`."""
         self.shadow.labels(outcome).inc()
         if comparison is None:
             return

@@ -13,7 +13,7 @@ LAST = 100  # probes that the figure is the mean of
 APART = 0.3  # how far a query lies from the item that it is made of: another photo of the same garment
 
 
-class RecallProbe:
+class RecallMonitor:
     """A thread that asks one question at a time, at the lowest priority."""
 
     def __init__(self, index: Callable[[], Index | None], tell: Callable[[float], None], *, every: float) -> None:

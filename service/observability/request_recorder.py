@@ -20,8 +20,8 @@ FAILED_A_SECOND = 20  # lines; in a storm of refusals each says the same
 logger = logging.getLogger("vitrine")
 
 
-class CallLayer:
-    """ASGI middleware, outermost: every HTTP request is a call."""
+class RequestContextLayer:
+    """ASGI middleware, outermost: gives every HTTP request its context."""
 
     def __init__(self, app: ASGIApp, rest: str) -> None:
         """rest: the start of the paths of the Open Inference Protocol."""
@@ -38,7 +38,7 @@ class CallLayer:
             await self.app(scope, receive, send)
 
 
-class Telling:
+class RequestRecorder:
     """Told of every request once it is answered, in the event loop."""
 
     def __init__(

@@ -19,10 +19,11 @@ import numpy as np
 from service.errors import BadQuery, Malformed
 from service.open_inference.server import ANY, Arrays, Model, Ran, Spec
 from service.open_inference.tensors import BYTES, texts
-from service.recommender.pipeline import Recommender
-from service.recommender.query import SimilarQuery, parse_query, parse_similar
+from service.recommender.query import Query, SimilarQuery, parse_query, parse_similar
 from service.recommender.recommendation import Recommendation
+from service.serving.answering import Answering
 from service.serving.batcher import MicroBatcher
+from service.serving.loaded_release import LoadedRelease
 
 LARGEST_BATCH = 32
 SIDE = 224
@@ -38,23 +39,18 @@ SAID = (Spec("TIER", BYTES, (ANY,)), Spec("RELEASE", BYTES, (ANY,)))
 Ask = Callable[[Any, float, Callable[[float], None]], Awaitable[Recommendation]]  # (query, seconds, waited)
 
 
-def models(recommender: Recommender, batcher: MicroBatcher, recommend: Ask) -> dict[str, Model]:
-    """Those that this release can serve: without pictures, neither encoder nor similar. recommend: answers a query."""
-    found = [_recommender(recommend)]
-    if recommender.encoder is not None:
-        found += [_similar(recommender, batcher), _encoder(recommender, batcher, dim=recommender.encoder.dim)]
+def models(release: LoadedRelease, answering: Answering) -> dict[str, Model]:
+    """Those that this release can serve: without pictures, neither encoder nor similar."""
+    found = [_recommender(answering)]
+    if (encoder := release.recommender.encoder) is not None:
+        found += [_similar(release, answering.batcher), _encoder(release, answering.batcher, dim=encoder.dim)]
     return {model.name: model for model in found}
 
 
-def _encoder(recommender: Recommender, batcher: MicroBatcher, *, dim: int) -> Model:
-    def work(batches: Sequence[np.ndarray]) -> list[tuple[np.ndarray, list[str]]]:
-        vectors = recommender.encode(batches[0] if len(batches) == 1 else np.concatenate(batches))
-        parts = np.split(vectors, np.cumsum([len(batch) for batch in batches])[:-1])
-        return [(part, recommender.degraded()) for part in parts]
-
+def _encoder(release: LoadedRelease, batcher: MicroBatcher, *, dim: int) -> Model:
     async def run(inputs: Arrays, seconds: float) -> Ran:
         waits: list[float] = []
-        vectors, degraded = await batcher.submit(work, inputs["IMAGES"], seconds=seconds, waited=waits.append)
+        vectors, degraded = await batcher.submit(release.encode, inputs["IMAGES"], seconds=seconds, waited=waits.append)
         return Ran({"EMBEDDINGS": vectors}, "", max(waits), degraded)
 
     images = Spec("IMAGES", "UINT8", (ANY, SIDE, SIDE, 3))
@@ -62,20 +58,21 @@ def _encoder(recommender: Recommender, batcher: MicroBatcher, *, dim: int) -> Mo
     return Model("encoder", (images,), (embeddings,), run, LARGEST_BATCH, batched=True)
 
 
-def _recommender(recommend: Ask) -> Model:
+def _recommender(answering: Answering) -> Model:
+    async def ask(query: Query, seconds: float, waited: Callable[[float], None]) -> Recommendation:
+        return await answering.recommend(query, seconds=seconds, waited=waited)
+
     async def run(inputs: Arrays, seconds: float) -> Ran:
-        answers, waited = await _all(recommend, _queries(parse_query, inputs, "USER_ID"), seconds)
+        answers, waited = await _all(ask, _queries(parse_query, inputs, "USER_ID"), seconds)
         said = {"TIER": texts([a.tier for a in answers]), "RELEASE": texts([a.release for a in answers])}
         return Ran(_ranked(answers, _k(inputs)) | said, answers[0].tier, waited, _degraded(answers))
 
     return Model("recommender", (IMAGE, USER_ID, K, FILTER, EVENTS, PERSONALIZATION), RANKED + SAID, run, LARGEST_BATCH)
 
 
-def _similar(recommender: Recommender, batcher: MicroBatcher) -> Model:
-    work = recommender.similar  # one object: the batcher puts together what has the same work
-
+def _similar(release: LoadedRelease, batcher: MicroBatcher) -> Model:
     async def ask(query: SimilarQuery, seconds: float, waited: Callable[[float], None]) -> Recommendation:
-        return await batcher.submit(work, query, seconds=seconds, waited=waited)
+        return await batcher.submit(release.similar, query, seconds=seconds, waited=waited)
 
     async def run(inputs: Arrays, seconds: float) -> Ran:
         answers, waited = await _all(ask, _queries(parse_similar, inputs, "ITEM_ID"), seconds)

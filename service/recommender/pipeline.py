@@ -92,7 +92,6 @@ class Recommender:
         self.precision = precision
         self.max_pixels = max_pixels
         self._observe = observe
-        self.listener: Listener | None = None  # told of every answer
         self.user_key = user_key
         ranker = release.manifest.ranker
         if ranker and ranker["user_key"] != key_check(user_key):
@@ -103,10 +102,10 @@ class Recommender:
 
     def recommend(
         self, queries: Sequence[Query], *, vectors: Sequence[np.ndarray | None] | None = None,
-        matches: Sequence[Mapping[str, Any] | None] | None = None,
+        matches: Sequence[Mapping[str, Any] | None] | None = None, listener: Listener | None = None,
     ) -> list[Recommendation]:  # fmt: skip
         """Answer each query, in order. vectors: of the queries' pictures, (dim,) each, where they are known already;
-        matches: the items that these show, as answers say it."""
+        matches: the items that these show, as answers say it; listener: called with the answers."""
         for query in queries:
             self._retrieval.require_known(query)
         if vectors is None:
@@ -142,8 +141,8 @@ class Recommender:
             )
             for each, look, items, worth in zip(asked, looks, ranked, found, strict=True)
         ]
-        if self.listener is not None:
-            self.listener(queries, vectors, answers)
+        if listener is not None:
+            listener(queries, vectors, answers)
         return answers
 
     def _settle(self, asked: Asked, found: Candidates, look: _Look | None) -> tuple[Asked, Candidates]:

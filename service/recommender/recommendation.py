@@ -29,3 +29,14 @@ class Recommendation:
     degraded: list[str] = field(default_factory=list)
     unknown_items: list[str] = field(default_factory=list)  # of the events; they counted for nothing
     match: dict[str, Any] | None = None  # item_id and confidence, where the picture shows an item of the catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The unit vector of a photo. fingerprint: of the encoder; vectors of different encoders cannot be compared;
+    embedding: (dim,); degraded: as in a recommendation."""
+
+    release: str
+    fingerprint: str
+    embedding: list[float]
+    degraded: list[str]

@@ -72,7 +72,7 @@ class MicroBatcher:
     ) -> Answer:  # fmt: skip
         """Have `work` done on a batch that holds `asked`; returns its answer.
 
-        work: answers in the order of its batch; the same object for requests that may share one. It runs in a lane, and
+        work: answers in the order of its batch; equal for requests that may share one. It runs in a lane, and
         again on each request alone where the batch raises, so that an error reaches only who caused it.
         gone: ends when the caller has gone. A request that is cancelled, or whose caller goes, before a lane took it
         is dropped. waited: told, in the lane, for how many seconds the request waited.
@@ -155,7 +155,7 @@ class MicroBatcher:
     def _share(self) -> list[_Waiting]:
         most = min(self._largest_batch, math.ceil(len(self._waiting) / (1 + self._idle)))
         batch = [self._waiting.popleft()]
-        while self._waiting and len(batch) < most and self._waiting[0].work is batch[0].work:
+        while self._waiting and len(batch) < most and self._waiting[0].work == batch[0].work:
             request = self._waiting.popleft()
             if not request.answer.done():
                 batch.append(request)

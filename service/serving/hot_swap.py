@@ -19,7 +19,7 @@ from pathlib import Path
 from service.errors import NotFound, VitrineError, shown
 from service.recommender.pipeline import Recommender
 from service.recommender.release import point, resolve
-from service.serving.loaded_release import Serving
+from service.serving.loaded_release import LoadedRelease
 
 LOOK_AGAIN = 1.0  # seconds between looks at the pointer
 LAST_REQUEST = 60.0  # seconds after which an old release that is still held is no longer waited for
@@ -28,27 +28,29 @@ LIBC = ctypes.CDLL(None)
 logger = logging.getLogger("vitrine")
 
 
-class Switch:
+class HotSwap:
     """The release that answers now."""
 
     def __init__(
-        self, path: Path, open_serving: Callable[[Path], Serving],
-        observe: Callable[[Serving, Serving | None], None] = lambda new, old: None,
-        failed: Callable[[], None] = lambda: None,
-    ) -> None:  # fmt: skip
-        """path: a release's folder, or a file that points to one, which is watched;
-        observe: told of the new release and the old one; failed: told of a switch that was refused.
+        self, path: Path, open_release: Callable[[Path], LoadedRelease], *, failed: Callable[[], None] = lambda: None
+    ) -> None:
+        """path: a release's folder, or a file that points to one; failed: called when a switch was refused.
 
-        Raises what `open_serving` raises."""
-        self._path, self._open, self._observe, self._failed = path, open_serving, observe, failed
+        Raises what `open_release` raises."""
+        self._path, self._open, self._failed = path, open_release, failed
+        self._observe: Callable[[LoadedRelease], None] = lambda release: None
         self._changing, self._ending = threading.Lock(), threading.Event()
         self._said = self._pointer()
-        self.current = open_serving(resolve(path))
-        observe(self.current, None)
-        if path.is_file():
+        self.current = open_release(resolve(path))
+
+    def watch(self, observe: Callable[[LoadedRelease], None]) -> None:
+        """Follow the pointer, if there is one. observe: called with the present release now, and with each new one."""
+        self._observe = observe
+        observe(self.current)
+        if self._path.is_file():
             threading.Thread(target=self._watch, name="pointer", daemon=True).start()
 
-    def to(self, number: str) -> Serving:
+    def switch(self, number: str) -> LoadedRelease:
         """Have the release of this number, beside the present one, answer; returns it once it does. The pointer, if
         there is one, says so from then on.
 
@@ -81,7 +83,7 @@ class Switch:
         """Watch no longer."""
         self._ending.set()
 
-    def _take(self, folder: Path) -> Serving:
+    def _take(self, folder: Path) -> LoadedRelease:
         with self._changing:
             old = self.current
             try:
@@ -91,7 +93,7 @@ class Switch:
                 self._failed()
                 raise
             self.current = new
-            self._observe(new, old)
+            self._observe(new)
             logger.info("release %s answers in place of %s", new.number, old.number)
             gone = weakref.ref(old.recommender)
             del old

@@ -20,7 +20,9 @@ from service.recommender.agreement import rank_correlation
 from service.recommender.pipeline import Recommender
 from service.recommender.query import Query
 from service.recommender.release import Release
-from service.serving.trial import Bounds, Plan, is_drawn
+from service.serving.canary import is_drawn
+from service.serving.candidate import Plan
+from service.serving.guardrails import Bounds
 from tests.processes import HOME, Service, serve, wait_until
 from tests.quick import options
 from tests.shop import Shop
@@ -71,7 +73,8 @@ def test_every_process_with_the_key_draws_the_same_shoppers() -> None:
     """Another key, or another candidate, draws others; an anonymous request is never drawn."""
     ours = [is_drawn(str(number), "2", plan(0.2)) for number in range(1000)]
     script = (
-        "import json; from pathlib import Path; from service.serving.trial import *; "
+        "import json; from pathlib import Path; "
+        "from service.serving.canary import *; from service.serving.guardrails import Bounds; "
         "p = Plan(Path('x'), 'canary', 0.2, 'a key of this shop', Bounds()); "
         "print(json.dumps([is_drawn(str(n), '2', p) for n in range(1000)]))"
     )

@@ -1,0 +1,77 @@
+"""Which release answers whom: production, and what is tried beside it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from service.recommender.pipeline import Listener
+from service.serving.canary import Canary
+from service.serving.candidate import SHADOW, CandidateMetrics, Plan
+from service.serving.hot_swap import HotSwap
+from service.serving.loaded_release import LoadedRelease
+from service.serving.shadow import Shadow
+
+OpenRelease = Callable[[Path, Listener | None], LoadedRelease]
+
+
+class Rollout:
+    """Production, a canary, or a shadow."""
+
+    def __init__(
+        self, path: Path, open_release: OpenRelease, *, plan: Plan | None, metrics: CandidateMetrics,
+        switch_failed: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """path: of production's folder, or a file that points to one, which is watched; open_release: opens a folder;
+        its second argument is called with what that release was asked and answered; plan: None for no candidate;
+        switch_failed: called when another release could not take over. Raises what `open_release` raises."""
+        shadow = Shadow(plan, metrics) if plan is not None and plan.mode == SHADOW else None
+        self._canary: Canary | None = None
+        if plan is not None and shadow is None:
+            self._canary = Canary(plan, metrics, lambda folder: open_release(folder, None))
+        self._candidate = shadow or self._canary
+        offer = None if shadow is None else shadow.offer
+        self._hot_swap = HotSwap(path, lambda folder: open_release(folder, offer), failed=switch_failed)
+
+    def watch(self, switched: Callable[[LoadedRelease], None]) -> None:
+        """Follow production from now on. switched: called now, and whenever another release has taken over."""
+
+        def follow(production: LoadedRelease) -> None:
+            switched(production)
+            if self._candidate is not None:
+                self._candidate.run_beside(production)
+
+        self._hot_swap.watch(follow)
+
+    @property
+    def production(self) -> LoadedRelease:
+        """The release in production."""
+        return self._hot_swap.current
+
+    def switch(self, number: str) -> LoadedRelease:
+        """Have the release of this number be production. Raises as `HotSwap.switch`."""
+        return self._hot_swap.switch(number)
+
+    def choose(self, user_id: str | None) -> LoadedRelease:
+        """The release that answers this user; None is nobody in particular."""
+        canary = None if self._canary is None else self._canary.release_for(user_id)
+        return canary or self.production
+
+    def answered(self, release: LoadedRelease) -> None:
+        """This release answered."""
+        if self._canary is not None and release.number == self._canary.number:
+            self._canary.answered()
+
+    def failed(self, error: Exception) -> None:
+        """The canary failed, and production answered in its place."""
+        assert self._canary is not None, "only a canary's failure is answered by another release"
+        self._canary.failed(error)
+
+    def describe_candidate(self) -> dict[str, Any] | None:
+        """For GET /release; None where nothing is tried."""
+        return None if self._candidate is None else self._candidate.describe()
+
+    def close(self) -> None:
+        """Watch no longer, and end the candidate."""
+        self._hot_swap.close()
+        if self._candidate is not None:
+            self._candidate.close()
