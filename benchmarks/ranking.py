@@ -26,9 +26,9 @@ from cornac.data import Dataset, ImageModality
 from rich.console import Console
 from rich.table import Table
 
-from service.recommender.factors import Blend
 from service.recommender.release import Release
-from service.recommender.scoring import Sources, blend, log_price, scaled_popularity, term_values
+from service.recommender.scoring.terms import Sources, blend, log_price, scaled_popularity, term_values
+from service.recommender.scoring.weights import Blend
 from training import measures
 from training.data import split
 from training.data.catalogue import Catalogue, read

@@ -20,7 +20,8 @@ from rich.table import Table
 
 from service.recommender.candidates import KIND_VOTERS
 from service.recommender.release import Release
-from service.recommender.scoring import Sources, because, best, blend, log_price, scaled_popularity, term_values, vote
+from service.recommender.scoring.explanations import because
+from service.recommender.scoring.terms import Sources, best, blend, log_price, scaled_popularity, term_values, vote
 
 CANDIDATES, SHOPPERS, ANSWERS = 500, 256, 10
 

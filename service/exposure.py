@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Iterable
 
 from service.errors import UnsafeSettings
-from service.recommender.factors import DEFAULT_USER_KEY
+from service.recommender.user_keys import DEFAULT_USER_KEY
 
 
 def require_safe(hosts: Iterable[str], *, user_key: str, has_api_key: bool, allow_anonymous: bool) -> None:

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from service.encoder.preprocessing import MAX_PIXELS
 from service.encoder.selection import AUTO, CHOICES, PRECISIONS
 from service.errors import UnsafeSettings
-from service.recommender.factors import DEFAULT_USER_KEY
+from service.recommender.user_keys import DEFAULT_USER_KEY
 
 PREFIX = "VITRINE_"
 # what Kubernetes writes into pods beside a Service called vitrine

@@ -14,9 +14,10 @@ import torch
 from service.encoder.engines import OnnxRuntime
 from service.encoder.preprocessing import PREPROCESSING
 from service.errors import CatalogueError
-from service.recommender.factors import Blend, key_check
 from service.recommender.pipeline import Recommender
 from service.recommender.release import Manifest, Release, digest, encoder_file
+from service.recommender.scoring.weights import Blend
+from service.recommender.user_keys import key_check
 from service.serving import model_repository
 from training.data import pictures, side_information, split
 from training.data.catalogue import Catalogue, read

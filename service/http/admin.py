@@ -54,7 +54,7 @@ def routes(
         return JSONResponse({"release": loaded.number, "encoder": loaded.encoder, "scope": scope})
 
     def profile(user_id: str) -> Response:
-        return JSONResponse(dataclasses.asdict(recommender().profile(check_id(user_id, "user_id"))))
+        return JSONResponse(dataclasses.asdict(recommender().users.profile(check_id(user_id, "user_id"))))
 
     return [
         Route("/admin/release", guarded(release, "release"), methods=["POST"], name="Have another release answer here"),

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service import context
 from service.context import HTTP, REST, Call
 from service.observability.metrics import Metrics
-from service.recommender.factors import hash_user
+from service.recommender.user_keys import hash_user
 
 if TYPE_CHECKING:
     from service.observability.tracing import Tracing

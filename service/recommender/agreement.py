@@ -1,6 +1,6 @@
 """How far two answers, or two ways to search, agree."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -18,6 +18,11 @@ class Comparison:
     coverage: float
     coverage_production: float
     seconds: tuple[float, float] | None = None
+
+
+def overlap(expected: Sequence[object], found: Iterable[object]) -> float:
+    """The share of what is expected that was found; 0 where nothing is expected."""
+    return len(set(expected) & set(found)) / max(1, len(expected))
 
 
 def rank_correlation(a: Sequence[str], b: Sequence[str]) -> float:

@@ -11,7 +11,7 @@ from service.recommender.index.in_catalogue import CROWD
 from service.recommender.index.recognition import Match
 from service.recommender.query import COMPLEMENTS, Query, SimilarQuery
 from service.recommender.release import Release
-from service.recommender.scoring import Sources, own_vector, vote
+from service.recommender.scoring.terms import Sources, own_vector, vote
 
 POOL = 500  # candidates from each source, before they are ranked
 VARIANTS = 4  # times as many where an answer shows one of several

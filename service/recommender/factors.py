@@ -1,6 +1,5 @@
-"""(shopper, items) -> scores: factors, fold-in of new shoppers, and the short sum of named terms."""
+"""The factorization: what it knows of items and users, and the fold-in of a user whom it does not know."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,9 +10,6 @@ import pyarrow.parquet as pq
 
 from service.recommender.index.grouped_rows import places
 
-DEFAULT_USER_KEY = "vitrine"
-TIERS = ("ranked", "visual", "taste", "popular")
-FACTOR_SCALE = 0.01
 DISMISS = "dismiss"
 EVENT_CONFIDENCES: Mapping[str, float] = {"view": 1.0, "like": 1.25, "cart": 1.5, "purchase": 1.75, DISMISS: 1.0}
 
@@ -53,49 +49,6 @@ class Shopper:
     seen: np.ndarray
     row: int | None = None
     photos: np.ndarray | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Trade:
-    """How much likeness is given for taste where a photo and a shopper meet. default: from 0, what looks most like the
-    photo, to 1, what the shopper likes most; looks, taste: term -> weight at these two ends, each with a spread of 1
-    among the items near a photo, so that a share of one is worth as much as the same share of the other."""
-
-    default: float
-    looks: Mapping[str, float]
-    taste: Mapping[str, float]
-
-    def weights(self, personalization: float) -> dict[str, float]:
-        """Term -> weight, in between."""
-        ends = ((self.looks, 1 - personalization), (self.taste, personalization))
-        return {
-            name: sum(share * end.get(name, 0.0) for end, share in ends) for name in sorted({*self.looks, *self.taste})
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Blend:
-    """The learned sum: tier -> term -> weight. The terms are listed in service/recommender/scoring.py.
-
-    factor_scale: factor scores well above it count by their logarithm; None in releases that count them as they are;
-    trade: what tier `ranked` is made of; None in releases that learned it as it stands in `tiers`."""
-
-    tiers: Mapping[str, Mapping[str, float]]
-    factor_scale: float | None = FACTOR_SCALE
-    trade: Trade | None = None
-
-    @classmethod
-    def open(cls, path: Path) -> "Blend":
-        """Open blend.json of a release."""
-        values = json.loads(path.read_text())
-        trade = Trade(**values["trade"]) if values.get("trade") else None
-        return cls(values["tiers"], values.get("factor_scale"), trade)
-
-    def save(self, path: Path) -> None:
-        """Write blend.json."""
-        tiers = {tier: dict(weights) for tier, weights in self.tiers.items()}
-        trade = asdict(self.trade) if self.trade else None
-        path.write_text(json.dumps({"tiers": tiers, "factor_scale": self.factor_scale, "trade": trade}, indent=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,40 +207,3 @@ def last_words(items: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, n
     words = np.where(confidence[last] < 0, confidence[last], strongest)
     order = np.argsort(last, kind="stable")
     return unique[order].astype(np.int64), words[order].astype(np.float32)
-
-
-def hash_user(user_id: str, key: str) -> str:
-    """The name under which a release knows a shopper: BLAKE2b keyed by the deployment's secret."""
-    return hashlib.blake2b(user_id.encode(), key=_key(key), digest_size=16).hexdigest()
-
-
-def key_check(key: str) -> str:
-    """A short digest by which a release tells whether it was made with this key, without giving it away."""
-    return hashlib.blake2b(b"which key is this?", key=_key(key), digest_size=6).hexdigest()
-
-
-def _key(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
-
-
-def diversify(scores: np.ndarray, vectors: np.ndarray, *, k: int, diversity: float) -> np.ndarray:
-    """Maximal marginal relevance (Carbonell and Goldstein, 1998).
-
-    scores: (n,), best first; vectors: (n, d) unit length, zero where unknown -> positions: (k,) in the order chosen.
-    Scores and likenesses are brought to 0..1 first, so that diversity 0.5 weighs both alike in every catalogue."""
-    relevance, likeness = _to_unit_range(scores), _to_unit_range(vectors @ vectors.T)
-    chosen: list[int] = []
-    nearest = np.zeros(len(scores))
-    left = np.ones(len(scores), dtype=bool)
-    for _ in range(min(k, len(scores))):
-        value = np.where(left, (1 - diversity) * relevance - diversity * nearest, -np.inf)
-        best = int(np.argmax(value))
-        chosen.append(best)
-        left[best] = False
-        nearest = np.maximum(nearest, likeness[best])
-    return np.array(chosen, dtype=np.int64)
-
-
-def _to_unit_range(values: np.ndarray) -> np.ndarray:
-    spread = values.max() - values.min()
-    return (values - values.min()) / spread if spread > 0 else np.zeros_like(values)

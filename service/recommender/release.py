@@ -26,10 +26,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from service.encoder.preprocessing import Preprocessing, decode_all
 from service.errors import ReleaseDamaged, ReleaseMismatch, ReleaseTooNew, shown
 from service.recommender.catalogue import Items, Thumbnails
-from service.recommender.factors import Blend, Ranker
+from service.recommender.factors import Ranker
 from service.recommender.index.in_catalogue import Familiarity
 from service.recommender.index.recognition import Recogniser
 from service.recommender.index.vector_index import EF_SEARCH, Index
+from service.recommender.scoring.weights import Blend
 from service.recommender.user_profile import Segments
 from service.signing import MANIFEST as MANIFEST
 from service.signing import SIGNATURE, require_trusted

@@ -12,11 +12,12 @@ import numpy as np
 
 from service import context
 from service.observability.metrics import Metrics
-from service.recommender.factors import DEFAULT_USER_KEY
+from service.recommender.golden import prove
 from service.recommender.pipeline import Listener, Recommender
 from service.recommender.query import Query, SimilarQuery
 from service.recommender.recommendation import Embedding, Recommendation
 from service.recommender.release import Release
+from service.recommender.user_keys import DEFAULT_USER_KEY
 from service.serving.release_encoder import open_encoder
 from service.settings import Settings
 from service.signing import read_trusted
@@ -88,7 +89,7 @@ def open_release(path: Path, listener: Listener | None, *, settings: Settings, m
         )
         if release.ranker is not None and settings.user_key == DEFAULT_USER_KEY:
             logger.warning("user ids are hashed with the public default key; set VITRINE_USER_KEY in production")
-        recommender.prove()
+        prove(recommender)
     except BaseException:
         if opened.end is not None:
             opened.end()

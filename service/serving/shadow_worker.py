@@ -19,7 +19,8 @@ from typing import IO, Any
 import numpy as np
 
 from service.encoder.selection import Candidate
-from service.recommender.agreement import Comparison, rank_correlation
+from service.recommender.agreement import Comparison, overlap, rank_correlation
+from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender
 from service.recommender.query import Event, Query
 from service.recommender.release import Release
@@ -132,7 +133,7 @@ class _Shadow:
             shown.update(those)
         everything = len(self.candidate.release.items)
         return Comparison(
-            overlap=len(set(own[:DEPTH]) & set(items[:DEPTH])) / max(1, len(items[:DEPTH])),
+            overlap=overlap(items[:DEPTH], own[:DEPTH]),
             correlation=rank_correlation(own[:DEPTH], items[:DEPTH]),
             cold=self._cold(own),
             cold_production=self._cold(items),
@@ -164,7 +165,7 @@ def _open(path: str, start: Start) -> Recommender:
         engine = start.engine if start.engine in ("onnxruntime", "openvino") else "onnxruntime"
         encoder = Candidate(engine, precision, release.encoders[precision]).open(threads=1)
     recommender = Recommender(release, encoder=encoder, precision=precision, user_key=start.user_key)
-    recommender.prove()
+    prove(recommender)
     return recommender
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from service.errors import CatalogueError, ReleaseMismatch
+from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender
 from service.recommender.query import Query
 from service.recommender.release import Manifest, Release
@@ -111,7 +112,7 @@ def test_a_killed_training_leaves_nothing_half_written_and_is_taken_up_again(
     done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=True)
     assert "encoder: resumed after epoch" in done.stderr
     assert done.stdout.splitlines()[-1] == str(tmp_path / "1")
-    Recommender(Release.open(tmp_path / "1")).prove()
+    prove(Recommender(Release.open(tmp_path / "1")))
 
 
 def test_a_catalogue_without_pictures_still_gives_a_release(boutique_folder: Path, tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_a_catalogue_without_pictures_still_gives_a_release(boutique_folder: Pat
     path = train(options(catalogue, tmp_path / "releases"))
     assert path is not None
     recommender = Recommender(Release.open(path))
-    recommender.prove()
+    prove(recommender)
     assert recommender.recommend([Query(user_id="00007")])[0].tier == "taste"
     with pytest.raises(Exception, match="without pictures"):
         recommender.recommend([Query(image=b"x")])

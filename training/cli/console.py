@@ -43,13 +43,14 @@ def red(text: str) -> Text:
 
 def open_recommender(release: Path) -> Any:
     """A verified, proven release, ready to answer."""
+    from service.recommender.golden import prove
     from service.recommender.pipeline import Recommender
     from service.recommender.release import Release
 
     settings = Settings.read()
     trusted = read_trusted(settings.trusted_keys)
     recommender = Recommender(Release.open(release, trusted=trusted), user_key=settings.user_key)
-    recommender.prove()
+    prove(recommender)
     return recommender
 
 

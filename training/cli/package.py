@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from service.errors import VitrineError
-from service.recommender.factors import DEFAULT_USER_KEY, key_check
 from service.recommender.release import Manifest, verify
+from service.recommender.user_keys import DEFAULT_USER_KEY, key_check
 from service.settings import Settings
 from service.signing import make_key
 from service.signing import sign as sign_release

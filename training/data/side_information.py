@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from service.recommender.index.vector_index import Index
-from service.recommender.scoring import PRICE, Sources, log_price
+from service.recommender.scoring.terms import PRICE, Sources, log_price
 from training.data.catalogue import Catalogue
 from training.data.features import Features
 

@@ -54,7 +54,7 @@ def stage_times(recommender: Recommender, catalogue: Catalogue, *, queries: int 
     """Median milliseconds of each stage of the pipeline, over single queries on this machine."""
     seconds: dict[str, list[float]] = defaultdict(list)
     watched = Recommender(
-        recommender.release, encoder=recommender.encoder, user_key=recommender.user_key,
+        recommender.release, encoder=recommender.encoder, user_key=recommender.users.key,
         observe=lambda stage, took: seconds[stage].append(took),
     )  # fmt: skip
     rows = catalogue.pictured()[:queries]

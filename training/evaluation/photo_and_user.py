@@ -207,7 +207,9 @@ def _liked(recommender: Recommender, user: str) -> list[int]:
 
 def _answer_vector(recommender: Recommender, user: str) -> np.ndarray:
     """(dim,): the mean picture of what a shopper is shown without a photo."""
-    vector: np.ndarray = recommender.likeness_vectors(np.array(_liked(recommender, user), dtype=np.int64)).mean(axis=0)
+    vector: np.ndarray = recommender.scorer.likeness_vectors(np.array(_liked(recommender, user), dtype=np.int64)).mean(
+        axis=0
+    )
     return vector
 
 

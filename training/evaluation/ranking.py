@@ -204,7 +204,7 @@ def _beyond_accuracy(asked: Asked, ranked: np.ndarray, held: HeldOut) -> dict[st
     novelty = -np.log2(np.minimum(share, 1))
     spread = []
     for row in top:
-        vectors = asked.recommender.likeness_vectors(row[row >= 0])
+        vectors = asked.recommender.scorer.likeness_vectors(row[row >= 0])
         if len(vectors) > 1:
             cosines = vectors @ vectors.T
             spread.append(1 - (cosines.sum() - np.trace(cosines)) / (len(vectors) * (len(vectors) - 1)))

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from service.encoder import preprocessing
 from service.errors import BadQuery
 from service.recommender.catalogue import PICTURED, POPULARITY, SAME
+from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender
 from service.recommender.query import Event, Query
 from service.recommender.release import (
@@ -92,7 +93,7 @@ def package(
         metrics = report(recommender, aside / "report")
         seal(aside, replace(manifest, metrics=metrics))
         for name in ("fp32", *others):
-            Recommender(Release.open(aside), precision=name, user_key=user_key).prove()
+            prove(Recommender(Release.open(aside), precision=name, user_key=user_key))
         if signing_key is not None:
             say(f"signed with key {sign(aside, signing_key)}")
         finished = releases / str(number)

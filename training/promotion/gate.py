@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from service.encoder import preprocessing
 from service.errors import PromotionRefused, ReleaseError
 from service.http.schemas import RecommendationOut, to_json
+from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender
 from service.recommender.query import Query
 from service.recommender.release import MANIFEST, Release, digest
@@ -190,9 +191,9 @@ def _open(folder: Path, user_key: str) -> Recommender:
     release = Release.open(folder)
     say(f"gate: release {release.number} must give its golden answers")
     for precision in list(release.encoders)[1:]:
-        Recommender(release, precision=precision, user_key=user_key).prove()
+        prove(Recommender(release, precision=precision, user_key=user_key))
     recommender = Recommender(release, user_key=user_key)
-    recommender.prove()
+    prove(recommender)
     return recommender
 
 
@@ -255,7 +256,7 @@ def _pictures(
     )  # fmt: skip
     queries = exam.queries(COMPARED)
     for precision in list(recommender.release.encoders)[1:]:
-        other = Recommender(recommender.release, precision=precision, user_key=recommender.user_key)
+        other = Recommender(recommender.release, precision=precision, user_key=recommender.users.key)
         overlap = float(np.median(chain_overlaps(recommender, other, queries)))
         yield Check(
             f"{precision} overlap@10 with float32", overlap >= asked["least_precision_overlap"], overlap, None,

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.recommender.candidates import KIND_VOTERS
-from service.recommender.factors import Blend, Shopper, Trade
+from service.recommender.factors import Shopper
 from service.recommender.pipeline import Recommender
-from service.recommender.scoring import BASE, blend, term_values, vote
+from service.recommender.scoring.terms import BASE, blend, term_values, vote
+from service.recommender.scoring.weights import Blend, Trade
 
 QUESTIONS, ITEMS = 200, 1000  # of each tier, and items drawn for each
 GOOD = 0.95  # the share of items that one with score 1 is better than

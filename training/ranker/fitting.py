@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse
 
-from service.recommender.factors import DISMISS, EVENT_CONFIDENCES, Neighbours, Objective, Ranker, hash_user
+from service.recommender.factors import DISMISS, EVENT_CONFIDENCES, Neighbours, Objective, Ranker
+from service.recommender.user_keys import hash_user
 from training.data.side_information import Sides
 from training.data.times import DAY
 from training.ranker import item_neighbours

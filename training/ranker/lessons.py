@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from service.recommender.factors import DISMISS, Ranker, Shopper
-from service.recommender.scoring import Sources, log_price, scaled_popularity, term_values
+from service.recommender.scoring.terms import Sources, log_price, scaled_popularity, term_values
 from training.data.side_information import Known
 from training.data.times import DAY
 from training.ranker import fitting

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.recommender.candidates import KIND_VOTERS, POOL
-from service.recommender.factors import Shopper, Trade
-from service.recommender.scoring import blend, term_values, vote
+from service.recommender.factors import Shopper
+from service.recommender.scoring.terms import blend, term_values, vote
+from service.recommender.scoring.weights import Trade
 from training import measures
 from training.data.side_information import Known
 from training.progress import say

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from service.recommender.factors import Blend
+from service.recommender.scoring.weights import Blend
 from training.data.side_information import Known
 from training.ranker import likeness_trade
 from training.ranker.fitting import RankerParameters

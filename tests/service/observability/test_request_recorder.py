@@ -16,8 +16,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from service import context
-from service.recommender.factors import DEFAULT_USER_KEY, hash_user
 from service.recommender.index.vector_index import Index, build
+from service.recommender.user_keys import DEFAULT_USER_KEY, hash_user
 from tests.processes import Service, serve, wait_until
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from service.recommender.factors import Objective, Ranker, diversify, hash_user, key_check, last_words
+from service.recommender.factors import Objective, Ranker, last_words
+from service.recommender.scoring.diversity import diversify
+from service.recommender.user_keys import hash_user, key_check
 
 OBJECTIVE = Objective(unobserved=0.5, regularisation=0.01, frequency=1.0)
 

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.errors import ReleaseDamaged, ReleaseMismatch, ReleaseTooNew
+from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender
 from service.recommender.query import Query
 from service.recommender.release import MANIFEST, Manifest, Release, list_files
@@ -22,7 +23,7 @@ def reseal(folder: Path, **changes: object) -> None:
 
 def test_a_release_opens_and_answers_its_golden_cases(release_folder: Path) -> None:
     """What was packaged verifies, and the golden queries give the recorded items."""
-    Recommender(Release.open(release_folder)).prove()
+    prove(Recommender(Release.open(release_folder)))
 
 
 def test_damage_is_listed_as_missing_extra_and_changed(copied_release: Path) -> None:
@@ -75,7 +76,7 @@ def test_golden_cases_catch_wrong_vectors(copied_release: Path) -> None:
     np.save(copied_release / "golden" / "vectors.npy", vectors[::-1])
     reseal(copied_release)
     with pytest.raises(ReleaseMismatch, match="golden picture"):
-        Recommender(Release.open(copied_release)).prove()
+        prove(Recommender(Release.open(copied_release)))
 
 
 def test_another_user_key_is_refused(release_folder: Path) -> None:
@@ -99,5 +100,5 @@ def test_nothing_in_a_release_names_a_shopper(release_folder: Path) -> None:
 def test_each_released_format_still_opens(version: int) -> None:
     """Releases of every format version that was ever written open, and answer as they did."""
     recommender = Recommender(Release.open(FIXTURES / f"release-format-{version}"))
-    recommender.prove()
+    prove(recommender)
     assert recommender.recommend([Query(user_id="u1", k=3)])[0].tier == "taste"

@@ -10,6 +10,7 @@ import pytest
 
 from service.encoder.engines import OnnxRuntime
 from service.errors import ReleaseMismatch
+from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender
 from service.recommender.release import Release, digest
 from tests.quick import options
@@ -69,7 +70,7 @@ def test_a_release_serves_each_of_its_precisions(boutique_folder: Path, release_
     assert set(release.encoders) == {"fp32", "int8", "fp16"}
     assert release.manifest.encoder is not None
     for precision in ("int8", "fp16"):
-        Recommender(release, precision=precision).prove()
+        prove(Recommender(release, precision=precision))
         told = release.manifest.encoder["precisions"][precision]
         assert told["parent"] == release.manifest.encoder["fingerprint"]
         assert 0.3 <= told["whole_chain"]["overlap_mean"] <= 1

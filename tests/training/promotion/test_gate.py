@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from service.errors import PromotionRefused, ReleaseDamaged
-from service.recommender.factors import DEFAULT_USER_KEY
 from service.recommender.release import Manifest
+from service.recommender.user_keys import DEFAULT_USER_KEY
 from tests.shop import Shop
 from training.data.catalogue import read
 from training.evaluation.diff import Figure, compare

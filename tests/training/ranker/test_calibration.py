@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.recommender.factors import DEFAULT_USER_KEY, hash_user
 from service.recommender.pipeline import Recommender
 from service.recommender.query import Query
 from service.recommender.release import Release
-from service.recommender.scoring import BASE
+from service.recommender.scoring.terms import BASE
+from service.recommender.user_keys import DEFAULT_USER_KEY, hash_user
 
 
 @pytest.fixture(scope="module")
