@@ -28,7 +28,7 @@ from rich.table import Table
 
 from service.recommender.factors import Objective
 from training.data import split
-from training.data.catalogue import read
+from training.data.catalogue_reader import read
 from training.data.split import read_cut
 from training.ranker.factorization import factorize
 from training.ranker.fitting import RankerParameters, confidence_matrix

@@ -49,7 +49,7 @@ class Unavailable(Exception):
 def encoder(work: Path) -> dict[str, Any]:
     """Train; write the validation's precision@10 of each query beside the figures."""
     from training.data import pictures
-    from training.data.catalogue import read
+    from training.data.catalogue_reader import read
     from training.encoder import batches, trainer
 
     catalogue = read(work / "shop")
@@ -182,7 +182,7 @@ def _rate(work: Callable[[], object]) -> float:
 
 def prepare(work: Path) -> None:
     """The drawn shop, and a release of it, both made on the CPU."""
-    from training.data import boutique
+    from training.demo import boutique
 
     boutique.write(work / "shop", items=ITEMS, shoppers=300)
     command = [

@@ -31,7 +31,8 @@ from service.recommender.scoring.terms import Sources, blend, log_price, scaled_
 from service.recommender.scoring.weights import Blend
 from training import measures
 from training.data import split
-from training.data.catalogue import Catalogue, read
+from training.data.catalogue import Catalogue
+from training.data.catalogue_reader import read
 from training.data.side_information import Known, know
 from training.data.split import HeldOut, Split, read_cut
 from training.evaluation import baselines

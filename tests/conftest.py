@@ -15,7 +15,7 @@ from service.recommender.release import Release
 from tests.processes import Service, serve
 from tests.quick import options
 from tests.shop import Shop, open_shop
-from training.data import boutique
+from training.demo import boutique
 from training.pipeline import train
 
 

@@ -20,9 +20,10 @@ from service.recommender.scoring.weights import Blend
 from service.recommender.user_keys import key_check
 from service.serving import model_repository
 from training.data import pictures, side_information, split
-from training.data.catalogue import Catalogue, read
+from training.data.catalogue import Catalogue
+from training.data.catalogue_reader import read
 from training.data.side_information import Known
-from training.encoder import batches, export, precisions, trainer
+from training.encoder import batches, distributed, export, precisions, trainer
 from training.encoder.batches import Examples
 from training.evaluation import evaluate, retrieval
 from training.evaluation.report import write_report
@@ -44,15 +45,15 @@ def train(options: Options, registry: "Registry | None" = None) -> Path | None:
 
     registry: gives the release its number and keeps it; None: its folder's name is all that numbers it."""
     workshop = Workshop(options.releases / ".stages")
-    rank, _ = trainer.join()
+    rank, _ = distributed.join()
     if rank > 0:  # the other processes of torchrun take part in the encoder's training alone
-        trainer.wait_for_all()  # until the first one has decoded the pictures
+        distributed.wait_for_all()  # until the first one has decoded the pictures
         if options.only in (None, "encoder"):
             _Run(options, workshop).train_along()
         return None
     with workshop.locked():
         run = _Run(options, workshop, registry)
-        trainer.wait_for_all()
+        distributed.wait_for_all()
         return run.all()
 
 

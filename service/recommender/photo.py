@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from service.encoder import preprocessing
+from service.encoder.decoding import Box
 from service.encoder.selection import Encoder
 from service.errors import BadQuery
 from service.recommender.candidates import VOTERS, Near
@@ -55,7 +56,7 @@ class PhotoReader:
         with timed("encode", self._observe):
             return self.encoder.encode(pixels)
 
-    def decode(self, pictures: Sequence[bytes], boxes: Sequence[preprocessing.Box | None]) -> np.ndarray:
+    def decode(self, pictures: Sequence[bytes], boxes: Sequence[Box | None]) -> np.ndarray:
         """-> (n, 224, 224, 3) uint8, as the encoder sees them. Raises BadQuery."""
         if self.encoder is None:
             raise BadQuery("this release was made from a catalogue without pictures: it cannot look", field="image")

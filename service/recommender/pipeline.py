@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from service.encoder import preprocessing
+from service.encoder.decoding import Box
 from service.encoder.selection import Candidate, Encoder, available_cpus
 from service.errors import BadQuery
 from service.recommender.candidates import VOTERS, Asked, Candidates, Near, Retrieval
@@ -100,9 +101,7 @@ class Recommender:
             self._search.require_known(query)
         return [self._lookalikes(query, photo) for query, photo in zip(queries, self.photos.look(queries), strict=True)]
 
-    def embed(
-        self, pictures: Sequence[bytes], *, boxes: Sequence[preprocessing.Box | None] | None = None
-    ) -> np.ndarray:
+    def embed(self, pictures: Sequence[bytes], *, boxes: Sequence[Box | None] | None = None) -> np.ndarray:
         """Pictures -> (n, dim) float32 unit vectors. Raises BadQuery."""
         return self.photos.encode(self.photos.decode(pictures, boxes or [None] * len(pictures)))
 

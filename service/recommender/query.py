@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.encoder.preprocessing import Box, check_box
+from service.encoder.decoding import Box
+from service.encoder.preprocessing import check_box
 from service.errors import BadQuery, half_character, is_number, shown
 
 MAX_K = 100

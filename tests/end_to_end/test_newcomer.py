@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.hostile import encode
-from training.data.garments import CATEGORIES, PATTERNS, Garment, draw
+from training.demo.garments import CATEGORIES, PATTERNS, Garment, draw
 
 HOME = Path(__file__).parent.parent.parent
 

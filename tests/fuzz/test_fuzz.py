@@ -25,7 +25,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from service.errors import VitrineError
 from tests.fuzz import inputs
 from tests.processes import Service, serve
-from training.data.catalogue import inspect
+from training.data.catalogue_reader import inspect
 
 LONG = os.environ.get("VITRINE_FUZZ") == "1"
 SEED = int(os.environ.get("VITRINE_FUZZ_SEED", "0"))

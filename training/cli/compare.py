@@ -57,7 +57,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """What is different between two releases: parameters, figures over the same questions, and what shoppers see."""
-    from training.data.catalogue import read
+    from training.data.catalogue_reader import read
     from training.evaluation.diff import compare
 
     registry = open_registry(releases)
@@ -138,7 +138,7 @@ def gate_result(
     registry: Any, number: int, releases: Path, catalogue: Path | None, thresholds: Path | None, *, again: bool
 ) -> tuple[Any, tuple[Path, ...]]:
     """The report, fresh or made now, and its files. again: although there is a fresh one."""
-    from training.data.catalogue import read
+    from training.data.catalogue_reader import read
     from training.promotion import gate as gates
 
     limits = gates.read_thresholds(thresholds)

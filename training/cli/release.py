@@ -46,7 +46,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a release on held-out data, as it will serve, against simple baselines."""
-    from training.data.catalogue import read
+    from training.data.catalogue_reader import read
     from training.data.split import PROTOCOLS
     from training.evaluation import evaluate as evaluation
     from training.evaluation.report import write_report
@@ -197,7 +197,8 @@ def score(
 
     Pairs that cannot be scored (an item that the release does not hold, an empty id) keep their line, without scores;
     they are counted, and their rows named."""
-    from training.data.tables import ROW, read_file
+    from training.data.rows import ROW
+    from training.data.tables import read_file
 
     if not pairs.is_file():
         raise VitrineError(f"--pairs {pairs}: no such file")

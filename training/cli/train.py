@@ -25,7 +25,7 @@ def demo_data(
     seed: Annotated[int, typer.Option(help="Same seed, same boutique")] = 0,
 ) -> None:
     """Draw a small boutique: pictures of garments, and shoppers whose tastes are known."""
-    from training.data import boutique
+    from training.demo import boutique
 
     if folder.exists():
         raise VitrineError(f"{folder} exists already; name a new folder, or remove it")
@@ -44,7 +44,7 @@ def check(
     max_unusable: Annotated[float, typer.Option(help="Share of a table's rows that may be unusable")] = 0.05,
 ) -> None:
     """Say what of a catalogue folder is usable, and what is not, by reason. Exit code 1 past --max-unusable."""
-    from training.data.catalogue import inspect
+    from training.data.catalogue_reader import inspect
     from training.data.pictures import examine
 
     found = inspect(catalogue)
@@ -159,7 +159,7 @@ def train(
 ) -> None:
     """Train all stages on a catalogue, and package the result as the next release. Prints its path last."""
     from service.encoder.selection import PRECISIONS
-    from training.data.catalogue import read, require_folder
+    from training.data.catalogue_reader import read, require_folder
     from training.stage_cache import STAGES
 
     if only is not None and only not in STAGES:
@@ -262,7 +262,7 @@ def tune(
     """Search the ranker's parameters on the last tenth of the training period; `vitrine train` uses what is found.
 
     Broken off, it goes on where it was when it is started again."""
-    from training.data.catalogue import read
+    from training.data.catalogue_reader import read
     from training.data.split import read_cut
     from training.ranker.tuning import happened, save, tune_ranker
 

@@ -84,7 +84,7 @@ def export_tensorrt(
     as_json: AsJson = False,
 ) -> None:
     """Build the encoder's TensorRT plan on this machine's GPU, compare it on pictures, install it as `encoder_trt`."""
-    from training.data.catalogue import read
+    from training.data.catalogue_reader import read
     from training.triton import tensorrt
 
     if precision not in tensorrt.PRECISIONS:

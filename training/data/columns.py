@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from training.data.tables import EXACT, is_nothing
+from training.data.rows import is_nothing
+from training.data.tables import EXACT
 
 NUMBER, BOOLEAN, CATEGORY, TAGS, IGNORED = "number", "boolean", "category", "tags", "ignored"
 # what people and programs write for nothing; in columns that are otherwise numbers, or yes and no

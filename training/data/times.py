@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from training.data.tables import is_nothing
+from training.data.rows import is_nothing
 
 FIRST = 631_152_000  # 1990-01-01: what claims to be older is no moment of a log
 DAY = 86_400

@@ -1,8 +1,5 @@
 """Train the CNN: pictures -> unit vectors in which like items are near. On a GPU, several, or none."""
 
-import ctypes
-import os
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +9,6 @@ import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -21,6 +17,7 @@ from training.encoder import batches, last_layer
 from training.encoder.augmentation import augment
 from training.encoder.backbones import Embedder, build, restore_batch_norm
 from training.encoder.batches import Examples
+from training.encoder.distributed import device_of, join, keep_memory, parallel, wait_for_all
 from training.encoder.losses import MetricLoss, gather
 from training.progress import bar, say
 
@@ -58,7 +55,7 @@ def train(examples: Examples, parameters: EncoderParameters, folder: Path) -> di
     """Train, and leave weights.pt in `folder`; a checkpoint there is taken up again.
 
     Returns the metrics: validation precision@10 of the chosen epoch, epochs trained, seconds, the learning curve."""
-    _keep_memory()
+    keep_memory()
     torch.manual_seed(parameters.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs a third of the time, guards nothing here
@@ -75,7 +72,7 @@ class _Session:
     def __init__(self, examples: Examples, parameters: EncoderParameters, folder: Path) -> None:
         self.examples, self.parameters, self.folder = examples, parameters, folder
         self.rank, self.world = join()
-        self.device = _device(self.rank)
+        self.device = device_of(self.rank)
         self.rng = np.random.default_rng(parameters.seed)
         self.generator = torch.Generator().manual_seed(parameters.seed + self.rank)
         self.model = build(parameters.backbone, weights=parameters.weights, dim=parameters.dim).to(self.device)
@@ -92,7 +89,7 @@ class _Session:
             self.optimizer, parameters.learning_rate, total_steps=total + 1, pct_start=parameters.warmup,
             cycle_momentum=False, final_div_factor=1e3,
         )  # fmt: skip
-        self.network = _parallel(_Embed(self.model), self.world, self.device)
+        self.network = parallel(_Embed(self.model), self.world, self.device)
         self.writer = SummaryWriter(str(folder / "tensorboard")) if self.rank == 0 else None
         self.epoch, self.best, self.epochs_since_best, self.seconds = 0, -1.0, 0, 0.0
         self.curve: list[dict[str, float]] = []  # of each epoch
@@ -298,44 +295,3 @@ def _sample(positions: np.ndarray, size: int, rng: np.random.Generator) -> np.nd
 def _save(state: dict, path: Path) -> None:
     torch.save(state, path.with_suffix(".part"))
     path.with_suffix(".part").replace(path)
-
-
-def _keep_memory() -> None:
-    """Let glibc keep freed blocks: fetching each step's activations from the kernel anew costs a sixth to a third
-    of the time on a CPU."""
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        m_trim_threshold, m_mmap_threshold = -1, -3
-        mallopt(m_mmap_threshold, 1 << 30)
-        mallopt(m_trim_threshold, 1 << 30)
-
-
-def wait_for_all() -> None:
-    """Until every process of torchrun has come here."""
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-
-
-def join() -> tuple[int, int]:
-    """Join the other processes when started by torchrun -> this one's rank, and how many there are."""
-    if "WORLD_SIZE" not in os.environ:
-        return 0, 1
-    if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
-
-
-def _device(rank: int) -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda", rank % torch.cuda.device_count())
-    return torch.device("cpu")
-
-
-def _parallel(network: nn.Module, world: int, device: torch.device) -> nn.Module:
-    if world == 1:
-        return network
-    if device.type == "cuda":
-        return DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(network), device_ids=[device.index])
-    return DistributedDataParallel(network)

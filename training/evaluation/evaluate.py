@@ -12,8 +12,9 @@ from service.recommender.pipeline import Recommender
 from service.recommender.query import Query
 from training.data import split
 from training.data.catalogue import Catalogue
+from training.evaluation.evaluated_release import Asked
 from training.evaluation.photo_and_user import measure as measure_encounters
-from training.evaluation.ranking import Asked, measure_ranking
+from training.evaluation.ranking import measure_ranking
 from training.evaluation.report import Encounter, Evaluation, Example
 from training.evaluation.retrieval import measure_retrieval
 

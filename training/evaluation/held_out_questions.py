@@ -11,7 +11,7 @@ from service.recommender.query import MAX_K, Query
 from training.data import split
 from training.data.catalogue import Catalogue
 from training.data.split import HeldOut
-from training.evaluation import baselines, photo_and_user, ranking
+from training.evaluation import baselines, beyond_accuracy, photo_and_user, ranking
 from training.evaluation.photo_and_user import Questions
 from training.progress import track
 
@@ -85,7 +85,7 @@ class Exam:
         """Groups of the shoppers that are asked about: name -> (shoppers,) bool."""
         if WARM not in self.held:
             return {}
-        found = ranking.group_members(self.catalogue, self.held[WARM].users)
+        found = beyond_accuracy.group_members(self.catalogue, self.held[WARM].users)
         return {f"{column} {name}": who for column, groups in found.items() for name, who in groups.items()}
 
     def _look(self, recommender: Recommender, name: str) -> tuple[list[list[str]], np.ndarray]:

@@ -1,42 +1,27 @@
 """Does a release find what shoppers touch next? Asked as it serves, on what was held out, beside baselines."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from service.recommender.pipeline import Recommender
 from service.recommender.query import MAX_K, Query
 from service.recommender.recommendation import Recommendation
 from training import measures
 from training.data import split
-from training.data.catalogue import Catalogue
-from training.data.split import HeldOut, Split
+from training.data.split import HeldOut
 from training.evaluation import baselines
 from training.evaluation.baselines import Scorer
+from training.evaluation.beyond_accuracy import beyond_accuracy, by_group
+from training.evaluation.evaluated_release import Asked
 from training.evaluation.report import Example
 from training.progress import track
 from training.ranker.fitting import RankerParameters, Trained, train
 
 SHOPPERS = 3000
 DEPTH = 20
-GROUPS = 8  # of a users column, at most
-GROUP_SHOPPERS = 20  # at least, for a figure
 SHOWN = 6  # good cases, and as many bad ones
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A release and what it is asked. negatives: how many others each relevant item is ranked among, beside the full
-    ranking; None for the full ranking alone."""
-
-    recommender: Recommender
-    catalogue: Catalogue
-    cut: Split
-    negatives: int | None = None
-    seed: int = 0
 
 
 def measure_ranking(asked: Asked) -> tuple[dict[str, Any], list[Example]]:
@@ -68,11 +53,11 @@ def _warm(asked: Asked, held: HeldOut, without: Trained) -> tuple[dict[str, Any]
     ]
     ranked = np.stack([answer_rows(answer, recommender.release.items.find, held.candidates) for answer in answers])
     each = list_measures(ranked, held) | {"auc": _areas(asked, held)}
-    metrics: dict[str, Any] = measures.with_intervals(each) | _beyond_accuracy(asked, ranked, held)
+    metrics: dict[str, Any] = measures.with_intervals(each) | beyond_accuracy(asked, ranked, held)
     metrics["recall_curve"] = _curve(ranked, held)
     if asked.negatives is not None:
         metrics[f"sampled_{asked.negatives}"] = measures.with_intervals(_sampled(asked, held, asked.negatives))
-    metrics["by_group"] = _by_group(asked.catalogue, held, each["ndcg_at_10"])
+    metrics["by_group"] = by_group(asked.catalogue, held, each["ndcg_at_10"])
     metrics["baselines"] = {name: _judged(scorer, held) for name, scorer in _rivals(asked, held, without).items()}
     metrics |= _share_of_best(asked, held, metrics["ndcg_at_10"])
     return metrics, _examples(recommender, held, answers, each["ndcg_at_10"])
@@ -190,74 +175,6 @@ def _sampled(asked: Asked, held: HeldOut, negatives: int) -> dict[str, np.ndarra
             line[place : place + 1] = True
             hits.append(line)
     return measures.list_measures(np.array(hits), np.ones(len(hits), int), 10)
-
-
-def _beyond_accuracy(asked: Asked, ranked: np.ndarray, held: HeldOut) -> dict[str, float]:
-    """What the first ten answers are like together. coverage: share of candidates that anyone is shown; novelty:
-    mean information of an item's popularity, in bits (Zhou et al., 2010); diversity: mean of 1 - cosine between
-    items of a list; gini: how unevenly candidates are shown."""
-    release = asked.recommender.release
-    top = ranked[:, :10]
-    shown = np.bincount(top[top >= 0], minlength=len(held.candidates))[held.candidates]
-    users = max(1, asked.cut.train["user_id"].nunique())
-    share = np.maximum(release.items.popularity, 1) / users
-    novelty = -np.log2(np.minimum(share, 1))
-    spread = []
-    for row in top:
-        vectors = asked.recommender.scorer.likeness_vectors(row[row >= 0])
-        if len(vectors) > 1:
-            cosines = vectors @ vectors.T
-            spread.append(1 - (cosines.sum() - np.trace(cosines)) / (len(vectors) * (len(vectors) - 1)))
-    return {
-        "coverage": float((shown > 0).mean()),
-        "novelty": float(novelty[top[top >= 0]].mean()) if (top >= 0).any() else 0.0,
-        "diversity": float(np.mean(spread)) if spread else 0.0,
-        "gini": measures.gini(shown),
-    }
-
-
-def _by_group(catalogue: Catalogue, held: HeldOut, ndcg: np.ndarray) -> dict[str, Any]:
-    """nDCG@10 of groups of shoppers by each column of users."""
-    found: dict[str, Any] = {}
-    for column, groups in group_members(catalogue, held.users).items():
-        figures = {
-            name: {"users": int(members.sum()), "ndcg_at_10": float(ndcg[members].mean())}
-            for name, members in groups.items()
-        }
-        worst = min(figures, key=lambda name: figures[name]["ndcg_at_10"])
-        found[column] = {"groups": figures, "worst": worst}
-    return found
-
-
-def group_members(catalogue: Catalogue, users: list[str]) -> dict[str, dict[str, np.ndarray]]:
-    """The largest groups of shoppers by each column of users, of a column of numbers by quarters:
-    column -> group -> (users,) bool."""
-    if catalogue.users is None:
-        return {}
-    profiles = catalogue.users.set_index("user_id").reindex(users)
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for column, kind in catalogue.user_kinds.items():
-        values = profiles[column]
-        if kind == "number":
-            numbers = values.astype(float)
-            many = numbers.nunique() > GROUPS
-            values = _quarters(numbers) if many else numbers.map("{:g}".format, na_action="ignore")
-        if kind == "tags":
-            values = values.map(lambda tags: tags[0] if isinstance(tags, list) and tags else None)
-        groups = values.astype(object).where(values.notna(), None).reset_index(drop=True)
-        largest = groups.value_counts()
-        largest = largest[largest >= GROUP_SHOPPERS].index[:GROUPS]
-        if len(largest) > 1:
-            found[column] = {str(name): (groups == name).to_numpy() for name in sorted(largest, key=str)}
-    return found
-
-
-def _quarters(values: pd.Series) -> pd.Series:
-    """Numbers -> the quarter that each falls into, named by its least and its largest value; None where unknown."""
-    quarter = pd.qcut(values, 4, labels=False, duplicates="drop")
-    ends = values.groupby(quarter).agg(["min", "max"])
-    names = {at: f"{low:g} to {high:g}" for at, (low, high) in enumerate(ends.to_numpy())}
-    return quarter.map(names).astype(object)
 
 
 def _share_of_best(asked: Asked, held: HeldOut, ours: float) -> dict[str, Any]:

@@ -1,69 +1,39 @@
 """May this release take over? It answers what was held out beside what is in production, and every check says so."""
 
-import hashlib
 import json
 import math
-import statistics
-import subprocess
-import sys
-import time
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
-from service.encoder import preprocessing
-from service.errors import PromotionRefused, ReleaseError
-from service.http.schemas import RecommendationOut, to_json
+from service.errors import PromotionRefused
 from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender
-from service.recommender.query import Query
 from service.recommender.release import MANIFEST, Release, digest
 from training.data.catalogue import Catalogue
-from training.encoder.precisions import chain_overlaps
-from training.evaluation.held_out_questions import (
-    COLD_ITEMS,
-    COLD_USERS,
-    LIFT,
-    NDCG,
-    POPULARITY,
-    RECALL,
-    WARM,
-    Exam,
-    Marks,
-    last_cutoff,
-    rows_in,
-    set_exam,
-)
+from training.evaluation.held_out_questions import last_cutoff, set_exam
 from training.evaluation.pages import write_page
-from training.measures import LEVEL, interval, median_interval, top
 from training.progress import say
+from training.promotion.gate_checks import (
+    Check,
+    Thresholds,
+    digest_of,
+    of_answers,
+    of_cost,
+    of_likeness,
+    of_looks,
+    of_photo_and_user,
+    of_pictures,
+    of_ranking,
+)
 
 DEFAULTS = Path(__file__).with_name("gates.toml")
 PAGE = Path(__file__).with_name("gate.html.j2")
 FRESH = timedelta(hours=24)
-TIMED, COMPARED, PROBED = 60, 100, 200  # queries
-FEWEST_TURNS, MOST_TURNS = 2, 12  # of the timed ones
 ASKS_LESS_ABOVE = ("most_", "largest_", "fewest_shoppers")  # thresholds that let more through where they are larger
-Thresholds = dict[str, dict[str, float]]
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One question of the gate. passed: None where it was shown and decides nothing; value, production: what was
-    measured; bound: what was asked; interval: of the difference to production, paired, 95 %."""
-
-    name: str
-    passed: bool | None
-    value: float | None
-    production: float | None
-    bound: str
-    interval: list[float] = field(default_factory=list)
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +85,7 @@ class Report:
         against = None if production is None else digest(production / MANIFEST)
         made_of = (self.manifest, self.against_manifest, self.thresholds)
         age = datetime.now(UTC) - datetime.fromisoformat(self.created)
-        return made_of == (digest(release / MANIFEST), against, _digest(thresholds)) and age < FRESH
+        return made_of == (digest(release / MANIFEST), against, digest_of(thresholds)) and age < FRESH
 
 
 def read_thresholds(path: Path | None) -> Thresholds:
@@ -161,17 +131,17 @@ def run(
     Raises ReleaseError where the release cannot be opened or does not give its golden answers."""
     folders = [release] if production is None else [release, production]
     recommenders = [_open(folder, user_key) for folder in folders]
-    exam = set_exam(catalogue, last_cutoff(recommenders), vectors=_looks(recommenders[0], catalogue))
+    exam = set_exam(catalogue, last_cutoff(recommenders), vectors=of_looks(recommenders[0], catalogue))
     marks = [exam.ask(recommender) for recommender in recommenders]
     mine, theirs = marks[0], marks[1] if production is not None else None
     checks = [
         Check("golden answers", True, None, None, "in every precision, as recorded"),
-        *_ranking(mine, theirs, exam, thresholds["ranking"]),
-        *_pictures(recommenders[0], mine, theirs, exam, thresholds["pictures"]),
-        *_meeting(mine, theirs, int(thresholds["ranking"]["fewest_shoppers"])),
-        *_likeness(mine, theirs, thresholds["likeness"]),
-        *_cost(recommenders, folders, exam, thresholds["cost"]),
-        *_answers(recommenders, exam),
+        *of_ranking(mine, theirs, exam, thresholds["ranking"]),
+        *of_pictures(recommenders[0], mine, theirs, exam, thresholds["pictures"]),
+        *of_photo_and_user(mine, theirs, int(thresholds["ranking"]["fewest_shoppers"])),
+        *of_likeness(mine, theirs, thresholds["likeness"]),
+        *of_cost(recommenders, folders, exam, thresholds["cost"]),
+        *of_answers(recommenders, exam),
     ]
     manifests = [digest(folder / MANIFEST) for folder in folders]
     return Report(
@@ -179,7 +149,7 @@ def run(
         against=None if production is None else recommenders[1].release.manifest.release,
         manifest=manifests[0],
         against_manifest=None if production is None else manifests[1],
-        thresholds=_digest(thresholds),
+        thresholds=digest_of(thresholds),
         catalogue=catalogue.fingerprint(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         checks=checks,
@@ -195,239 +165,6 @@ def _open(folder: Path, user_key: str) -> Recommender:
     recommender = Recommender(release, user_key=user_key)
     prove(recommender)
     return recommender
-
-
-def _ranking(mine: Marks, theirs: Marks | None, exam: Exam, asked: dict[str, float]) -> Iterator[Check]:
-    few = int(asked["fewest_shoppers"])
-    for kind, share in ((WARM, "least_share"), (COLD_ITEMS, "least_share_cold"), (COLD_USERS, "least_share_cold")):
-        for measure in (NDCG, RECALL):
-            name = f"{kind}.{measure}"
-            if name in mine.each:
-                yield _not_worse(name, mine, theirs, asked[share], fewest=few)
-    if WARM not in exam.held:
-        return
-    popular = float(exam.popular[f"{POPULARITY}.{NDCG}"].mean())
-    own = mine.each[f"{WARM}.{NDCG}"]
-    times = asked["least_over_popularity"]
-    passed = _decides(len(own), few, float(own.mean()) >= times * popular)
-    yield Check("over popularity", passed, float(own.mean()), None, f"nDCG@10 at least {times:g} x {popular:.4f}")
-    groups = {name: _only(who) for name, who in exam.groups().items() if who.sum() >= few}
-    if theirs is not None and f"{WARM}.{NDCG}" in theirs.each and groups:
-        yield _worst_group(mine, theirs, groups, asked["least_share_group"], few)
-    bound = asked["least_coverage_share"]
-    held = None if theirs is None else mine.coverage >= bound * theirs.coverage
-    yield Check(
-        "coverage",
-        held,
-        mine.coverage,
-        None if theirs is None else theirs.coverage,
-        f"at least {bound:g} of production's",
-    )
-
-
-def _worst_group(
-    mine: Marks, theirs: Marks, groups: dict[str, Callable[[np.ndarray], np.ndarray]], share: float, few: int
-) -> Check:
-    """The group that lost most, tested as one of so many: of twenty groups of two equal releases one is always far
-    behind, so each interval holds for all of them at once (Bonferroni)."""
-    checks = [
-        _not_worse(
-            f"{WARM}.{NDCG}", mine, theirs, share, fewest=few, take=take, called=f"worst group: {name}",
-            level=1 - (1 - LEVEL) / len(groups),
-        )
-        for name, take in groups.items()
-    ]  # fmt: skip
-    worst = min(checks, key=lambda check: (check.passed is not False, (check.value or 0) / (check.production or 1)))
-    return replace(worst, note=f"{worst.note}; the worst of {len(groups)}")
-
-
-def _pictures(
-    recommender: Recommender, mine: Marks, theirs: Marks | None, exam: Exam, asked: dict[str, float]
-) -> Iterator[Check]:
-    name = "photos.precision_at_10"
-    if name not in mine.each:
-        return
-    if exam.catalogue.items["category"].notna().any():
-        yield _not_worse(name, mine, theirs, asked["least_share"])
-    recall = _index_recall(recommender, exam)
-    yield Check(
-        "index recall@10", recall >= asked["least_index_recall"], recall, None,
-        f"at least {asked['least_index_recall']:g}",
-    )  # fmt: skip
-    queries = exam.queries(COMPARED)
-    for precision in list(recommender.release.encoders)[1:]:
-        other = Recommender(recommender.release, precision=precision, user_key=recommender.users.key)
-        overlap = float(np.median(chain_overlaps(recommender, other, queries)))
-        yield Check(
-            f"{precision} overlap@10 with float32", overlap >= asked["least_precision_overlap"], overlap, None,
-            f"at least {asked['least_precision_overlap']:g} at the median query",
-        )  # fmt: skip
-
-
-def _likeness(mine: Marks, theirs: Marks | None, asked: dict[str, float]) -> Iterator[Check]:
-    if theirs is None:
-        return
-    shares = [len(set(a) & set(b)) / max(1, len(b)) for a, b in zip(mine.shown, theirs.shown, strict=False)]
-    overlap = float(np.mean(shares)) if shares else 0.0
-    yield Check(
-        "overlap@10 with production", overlap >= asked["least_overlap"], overlap, None,
-        f"at least {asked['least_overlap']:g}",
-    )  # fmt: skip
-
-
-def _cost(
-    recommenders: Sequence[Recommender], folders: Sequence[Path], exam: Exam, asked: dict[str, float]
-) -> Iterator[Check]:
-    sizes = [float(sum(file["bytes"] for file in each.release.manifest.files.values())) for each in recommenders]
-    yield _latency(recommenders, exam.queries(TIMED), asked["most_latency"])
-    figures = {
-        "memory, MB": ([_memory(folder) / 2**20 for folder in folders], asked["most_memory"]),
-        "size, MB": ([size / 2**20 for size in sizes], asked["most_size"]),
-    }
-    for name, (values, most) in figures.items():
-        first = len(values) < 2
-        bound = f"at most {most:g} x production's"
-        passed = None if first else values[0] <= most * values[1]
-        note = "" if first else f"{values[0] / values[1]:.2f} x"
-        yield Check(name, passed, values[0], None if first else values[1], bound, note=note)
-    most = asked["largest_megabytes"]
-    yield Check("size in all, MB", sizes[0] / 2**20 <= most, sizes[0] / 2**20, None, f"at most {most:g}")
-
-
-def _answers(recommenders: Sequence[Recommender], exam: Exam) -> Iterator[Check]:
-    """It answers what production answers, with replies as the service documents them and every attribute of today."""
-    releases = [each.release for each in recommenders]
-    able = [{"photos": bool(each.encoders), "shoppers": each.ranker is not None} for each in releases]
-    missing = [kind for kind, there in able[-1].items() if there and not able[0][kind]]
-    note = f"no answer to {', '.join(missing)}" if missing else ""
-    yield Check("answers what production answers", not missing, None, None, "photos, shoppers", note=note)
-    fields: list[set[str]] = []
-    wrong = ""
-    for recommender in recommenders:
-        answers = [recommender.recommend([query])[0] for query in exam.queries(4) or [Query()]]
-        try:
-            for answer in answers:
-                RecommendationOut.model_validate_json(to_json(answer), strict=True)
-        except ValidationError as error:
-            wrong = str(error).splitlines()[0]
-        fields.append({name for answer in answers for item in answer.items for name in item.attributes})
-    lost = sorted(fields[-1] - fields[0])
-    note = f"without {', '.join(lost)}" if lost else wrong
-    yield Check(
-        "schema of replies", not (lost or wrong), None, None, "as documented, with production's attributes", note=note
-    )
-
-
-def _not_worse(
-    measure: str, mine: Marks, theirs: Marks | None, share: float, *, fewest: int = 0,
-    take: Callable[[np.ndarray], np.ndarray] = lambda values: values, called: str = "", level: float = LEVEL,
-) -> Check:  # fmt: skip
-    """Fails where the mean falls below its share of production's and chance does not explain that it is lower."""
-    own = take(mine.each[measure])
-    name = called or measure
-    note = f"{len(own)} shoppers" if fewest else f"{len(own)} photos"
-    if theirs is None or measure not in theirs.each:
-        return Check(name, None, float(own.mean()), None, "nothing to compare with", interval(own), note)
-    other = take(theirs.each[measure])
-    difference = interval(own - other, level=level)
-    passed = bool(_share(own, other) >= share or difference[1] >= 0)
-    passed_or_open = _decides(len(own), fewest, passed)
-    return Check(
-        name, passed_or_open, float(own.mean()), float(other.mean()), f"at least {share:g} of production's", difference,
-        note,
-    )  # fmt: skip
-
-
-def _decides(shoppers: int, fewest: int, passed: bool) -> bool | None:
-    return passed if shoppers >= fewest else None
-
-
-def _only(who: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda values: values[who]
-
-
-def _share(own: np.ndarray, other: np.ndarray) -> float:
-    return float(own.mean() / other.mean()) if other.mean() else 1.0
-
-
-def _meeting(mine: Marks, theirs: Marks | None, fewest: int) -> Iterator[Check]:
-    """A shopper's taste must add something to the photo, and no less than in production beyond chance."""
-    if LIFT not in mine.each:
-        return
-    own = mine.each[LIFT]
-    ends = interval(own)
-    other = theirs.each.get(LIFT) if theirs is not None else None
-    behind = other is not None and interval(own - other)[1] < 0
-    bound = "above 0" if other is None else "above 0, and not below production's beyond chance"
-    passed = _decides(len(own), fewest, bool(own.mean() > 0 and not behind))
-    shown = ends if other is None else interval(own - other)
-    note = f"nDCG@10 of both over that of the photo alone, {len(own)} pairs, {ends[0]:+.4f} to {ends[1]:+.4f}"
-    yield Check(LIFT, passed, float(own.mean()), None if other is None else float(other.mean()), bound, shown, note)
-
-
-def _looks(recommender: Recommender, catalogue: Catalogue) -> np.ndarray | None:
-    """(items of the catalogue, dim): their vectors in a release, NaN for those that it does not hold; None for a
-    release without pictures or without shoppers."""
-    index = recommender.release.index
-    if index is None or recommender.release.ranker is None:
-        return None
-    rows = rows_in(recommender, catalogue)
-    found: np.ndarray = np.full((len(rows), index.shape[1]), np.nan, np.float32)
-    found[rows >= 0] = index.vectors(rows[rows >= 0])
-    return found
-
-
-def _index_recall(recommender: Recommender, exam: Exam) -> float:
-    """recall@10 of the index for photos, against looking at every vector."""
-    index = recommender.release.index
-    assert index is not None
-    pixels = preprocessing.decode_all(
-        (exam.catalogue.picture(row) for row in exam.photos[:PROBED]), preprocessing=recommender.release.preprocessing
-    )
-    asked = np.concatenate([recommender.encode(pixels[at : at + 32]) for at in range(0, len(pixels), 32)])
-    found, _ = index.search(asked, k=10)
-    vectors = index.vectors(np.arange(index.shape[0]))
-    exact = top(np.nan_to_num(asked @ vectors.T, nan=-np.inf), 10)
-    return float(np.mean([np.isin(a[a >= 0], b).mean() for a, b in zip(exact, found, strict=True)]))
-
-
-def _latency(recommenders: Sequence[Recommender], queries: Sequence[Query], most: float) -> Check:
-    """Median milliseconds of a query. Both releases answer each query in turn, first one and then the other first, and
-    what is judged is the ratio of the two: something else that runs on the machine slows both. It is repeated until the
-    interval of the median ratio lies on one side of the bound; one that never does refuses nobody."""
-    name, bound = "latency, median ms", f"at most {most:g} x production's"
-    for query in queries[:5]:  # what is loaded once
-        for recommender in recommenders:
-            recommender.recommend([query])
-    took: list[list[float]] = [[] for _ in recommenders]
-    for turn in range(MOST_TURNS):
-        for query in queries:
-            pairs = list(zip(took, recommenders, strict=True))
-            for times, recommender in pairs if turn % 2 else pairs[::-1]:
-                began = time.perf_counter()
-                recommender.recommend([query])
-                times.append(1000 * (time.perf_counter() - began))
-        if len(recommenders) < 2:
-            return Check(name, None, statistics.median(took[0]), None, bound)
-        ratios = np.array(took[0]) / np.array(took[1])
-        ends = median_interval(ratios)
-        if turn + 1 >= FEWEST_TURNS and not ends[0] <= most <= ends[1]:
-            break
-    value, production = (statistics.median(times) for times in took)
-    note = f"{float(np.median(ratios)):.2f} x, {ends[0]:.2f} to {ends[1]:.2f}, of {len(ratios)} pairs"
-    return Check(name, ends[0] <= most, value, production, bound, note=note)
-
-
-def _memory(folder: Path) -> float:
-    command = [sys.executable, "-m", "training.packaging.footprint", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ReleaseError(f"{folder} cannot be opened in a process of its own: {done.stderr.strip()[-500:]}")
-    return float(done.stdout)
-
-
-def _digest(thresholds: Thresholds) -> str:
-    return hashlib.sha256(json.dumps(thresholds, sort_keys=True).encode()).hexdigest()
 
 
 def _bar(check: Check) -> dict[str, float] | None:

@@ -15,7 +15,7 @@ import pillow_heif
 import pytest
 from PIL import Image, ImageCms
 
-from service.encoder import picture_file, preprocessing
+from service.encoder import decoding, picture_file, preprocessing
 from service.errors import TooLarge, UnreadablePicture, UnsupportedMedia
 from tests import hostile
 
@@ -293,17 +293,18 @@ def test_a_damaged_phone_photo_is_refused(format: str) -> None:
 MEASURE = """
 import sys
 from pathlib import Path
-from service import images
+from service.encoder.preprocessing import decode
+from service.errors import TooLarge
 data = Path(sys.argv[1]).read_bytes()
-images.decode(Path(sys.argv[2]).read_bytes())  # what decoders load once
+decode(Path(sys.argv[2]).read_bytes())  # what decoders load once
 def held(name):
     return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1]) * 1024
 Path("/proc/self/clear_refs").write_text("5")
 before = held("VmRSS")
 try:
-    images.decode(data)
+    decode(data)
     print("decoded", held("VmHWM") - before)
-except images.TooLarge:
+except TooLarge:
     print("refused", held("VmHWM") - before)
 """
 # kind -> megapixels, next to the most that are accepted
@@ -339,7 +340,7 @@ def test_decoding_the_largest_picture_of_a_kind_stays_within_its_memory(kind: st
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "big"), str(tmp_path / "small")]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert said[0] == "decoded"
-    assert int(said[1]) <= preprocessing.MEMORY
+    assert int(said[1]) <= decoding.MEMORY
 
 
 def test_what_cannot_be_decoded_in_that_memory_is_refused_by_its_header(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from service.errors import CatalogueError
 from tests.hostile import encode, gradient
-from training.data.catalogue import Catalogue, inspect, read
+from training.data.catalogue import Catalogue
+from training.data.catalogue_reader import inspect, read
 from training.data.pictures import examine
 
 NOW = 1_700_000_000

@@ -15,9 +15,10 @@ from service.recommender.recommendation import Recommendation
 from service.recommender.release import Release
 from tests.conftest import made_once
 from tests.quick import options
-from training.data import boutique, catalogue
-from training.data.garments import Garment, draw
+from training.data import catalogue_reader
 from training.data.pictures import examine
+from training.demo import boutique
+from training.demo.garments import Garment, draw
 from training.pipeline import train
 from training.ranker.fitting import DAY
 from training.ranker.item_neighbours import together
@@ -126,7 +127,7 @@ def test_an_item_is_not_answered_with_its_own_variants(recommender: Recommender)
 
 def test_a_picture_that_is_there_twice_is_found_when_the_catalogue_is_checked(folder: Path) -> None:
     """The smaller, brighter copy under another id, and nothing else."""
-    found = catalogue.read(folder)
+    found = catalogue_reader.read(folder)
     examined = examine(found)
     assert found.with_pictures(examined.unreadable, examined.same).near_duplicates() == [["0003", "0059"]]
 
@@ -177,4 +178,4 @@ def test_together_counts_occasions_and_not_whole_lives() -> None:
 
 def test_a_column_of_group_numbers_is_one_of_names(folder: Path) -> None:
     """17 is the name of a product, and nothing to count with."""
-    assert catalogue.read(folder).kinds["group"] == "category"
+    assert catalogue_reader.read(folder).kinds["group"] == "category"

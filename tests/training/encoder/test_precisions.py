@@ -14,7 +14,7 @@ from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender
 from service.recommender.release import Release, digest
 from tests.quick import options
-from training.data.catalogue import read
+from training.data.catalogue_reader import read
 from training.encoder import precisions
 from training.encoder.precisions import Judge
 from training.pipeline import train

@@ -140,9 +140,9 @@ def test_the_next_command_settles_what_a_crash_left(registry: Registry, shop: Sh
     script = f"""
 import os, sys
 from pathlib import Path
-from training import mlflow_client, promotion, registry
+from training.promotion import alias_moves, mlflow_client, registry
 {breaks} = lambda *a, **k: os.kill(os.getpid(), 9)
-promotion.promote(registry.local(Path(sys.argv[1])), 2, "production", why="w", who="x")
+alias_moves.promote(registry.local(Path(sys.argv[1])), 2, "production", why="w", who="x")
 """
     killed = subprocess.run([sys.executable, "-c", script, str(shop.releases)], cwd=HOME, check=False)
     assert killed.returncode == -9

@@ -12,12 +12,13 @@ from service.errors import PromotionRefused, ReleaseDamaged
 from service.recommender.release import Manifest
 from service.recommender.user_keys import DEFAULT_USER_KEY
 from tests.shop import Shop
-from training.data.catalogue import read
+from training.data.catalogue_reader import read
 from training.evaluation.diff import Figure, compare
 from training.measures import median_interval
 from training.packaging import package
-from training.promotion import gate
-from training.promotion.gate import Check, Report
+from training.promotion import gate, gate_checks
+from training.promotion.gate import Report
+from training.promotion.gate_checks import Check
 
 
 def run(shop: Shop, release: int, production: int | None, **changes: dict[str, float]) -> Report:
@@ -126,7 +127,7 @@ def test_a_small_fall_that_chance_explains_does_not_refuse() -> None:
         theirs = rng.random(shoppers)
         own = theirs - 0.1 + rng.normal(0, 0.5, shoppers)
         marks = [gate.Marks({"m": values}, [], 0.0) for values in (own, theirs)]
-        assert gate._not_worse("m", marks[0], marks[1], 0.95).passed is passed
+        assert gate_checks._not_worse("m", marks[0], marks[1], 0.95).passed is passed
 
 
 def test_a_tampered_release_does_not_get_that_far(shop: Shop) -> None:

@@ -20,7 +20,7 @@ from service.errors import ReleaseDamaged, ReleaseMismatch, VitrineError
 from service.recommender.release import Manifest, Release
 from service.serving import model_repository as installing
 from tests.quick import options
-from training.data.catalogue import read
+from training.data.catalogue_reader import read
 from training.encoder.export import WEIGHTS, named_after_weights
 from training.pipeline import train
 from training.stage_cache import SOURCES

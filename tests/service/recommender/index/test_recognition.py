@@ -10,8 +10,8 @@ from service.recommender.index.recognition import Certainty, Landmarks, agreemen
 from service.recommender.pipeline import Recommender
 from service.recommender.query import Query, SimilarQuery
 from tests.hostile import encode
-from training.data.boutique import PATTERNS
-from training.data.garments import CATEGORIES, Garment, draw
+from training.demo.boutique import PATTERNS
+from training.demo.garments import CATEGORIES, Garment, draw
 
 
 def pixels(garment: Garment) -> np.ndarray:

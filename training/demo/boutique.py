@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from training.data.garments import BACKGROUNDS, CATEGORIES, COLOURS, PATTERNS, Garment, draw
+from training.demo.garments import BACKGROUNDS, CATEGORIES, COLOURS, PATTERNS, Garment, draw
 from training.progress import track
 
 FIRST_DAY = 1_767_225_600  # 2026-01-01

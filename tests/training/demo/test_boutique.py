@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from training.data import boutique
-from training.data.catalogue import read
-from training.data.garments import CATEGORIES, SIZE, Garment, draw
+from training.data.catalogue_reader import read
+from training.demo import boutique
+from training.demo.garments import CATEGORIES, SIZE, Garment, draw
 
 
 def test_the_boutique_is_a_usable_catalogue_of_many_kinds(boutique_folder: Path) -> None:
