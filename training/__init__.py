@@ -1,4 +1,4 @@
-"""From a catalogue folder to a release, one stage a module, in this order:
+"""From a catalogue folder to a release, in these stages:
 
     catalogue   read and check the data                     `vitrine check`
     pictures    decode every picture once
@@ -9,7 +9,7 @@
     package     -> release N, proven and evaluated          `vitrine train --only package`
     evaluate    the packaged release, as it will serve      `vitrine evaluate`
 
-`train.py` runs them; `stages.py` keeps their products; `cli.py` is the command line.
+`pipeline.py` runs them in this order, `stage_cache.py` keeps their products, and `cli/` is the command line.
 """
 
 import service  # what would report is told not to, before anything loads it
