@@ -1,6 +1,6 @@
 """Draws the README's picture: one photo, and what a release answers to it for several users.
 
-    python -m docs.picture releases/1 demo/images/0004.jpg docs/images/answers.jpg
+python -m docs.picture releases/1 demo/images/0004.jpg docs/images/answers.jpg
 """
 
 import argparse
