@@ -21,7 +21,7 @@ SEPARATORS = {"&&", "||", ";", "|"}
 NOT_RUN = {
     "export": "sets a variable for what follows it",
     ".": "activates the environment",
-    "echo": "writes a pointer file; tests/service/serving/test_hot_swap.py does the same",
+    "echo": "writes a pointer file; tests/service/serving does the same",
     "curl": "needs the running service; its paths are checked here, the same requests are sent in tests/service",
     "kubectl": "needs a cluster; its files are checked here",
     "mlflow": "starts a server; tests/processes.py starts the same",
