@@ -26,7 +26,7 @@ POLL := --model-control-mode=poll --repository-poll-secs=2 --exit-on-error=false
 export REASON WHO # a commit's message may hold anything: the shell reads it from the environment
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve serve-triton serve-triton-inside ask test check check-k8s test-slow fuzz test-container bench bench-large check-gpu lock clean
+.PHONY: help install serve serve-triton serve-triton-inside ask test check check-k8s test-slow fuzz test-container bench bench-large check-gpu docs picture lock clean
 .PHONY: train gate bento image push image-reference propose promote
 
 help: ## list the targets
@@ -155,6 +155,12 @@ bench-large: .venv/peers ## the index at a million items beside the peers, and a
 .venv/peers: benchmarks/requirements.txt | install
 	$(BIN)/python -m pip install --quiet -r $<
 	touch $@
+
+docs: install ## write the parts of docs/ that follow from the code: settings, metrics, routes
+	$(BIN)/python -m docs.generate
+
+picture: install releases/1/manifest.json ## draw the README's picture from the demo release
+	$(BIN)/python -m docs.picture releases/1 demo/images/0004.jpg docs/images/answers.jpg
 
 lock: ## write the requirements files anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet pip-tools

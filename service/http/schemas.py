@@ -66,11 +66,13 @@ class RecommendBody(Body[Query]):
     relation: str = Field("similar", description="what to answer with: `similar`, or `complements`, what goes with it")
     user_id: str = Field(ABSENT, description="the shopper, as in the interactions that trained the release")
     events: list[EventIn] = Field(ABSENT, description="what the shopper did since, or did at all if unknown")
-    k: int = Field(10, ge=1, le=MAX_K)
+    k: int = Field(10, ge=1, le=MAX_K, description="how many items")
     filter: dict[str, Any] = Field(ABSENT, description='{"category": ["dress"], "price": {"min": 10, "max": 50}}')
-    exclude_seen: bool = True
-    diversity: float = Field(0.0, ge=0, le=1)
-    personalization: float | None = Field(None, ge=0, le=1)
+    exclude_seen: bool = Field(True, description="leave out items that the user has touched or dismissed")
+    diversity: float = Field(0.0, ge=0, le=1, description="0: the best scores; 1: items that look unlike each other")
+    personalization: float | None = Field(
+        None, ge=0, le=1, description="with a photo and a user: likeness given for taste; null: as the release learned"
+    )
     per_group: int = Field(ABSENT, ge=1, le=MAX_K, description="variants of one product at most; one if not said")
     distinct: bool = Field(False, description="one at most of the items that have nearly the same picture")
     box: list[float] = Field(ABSENT, description="[left, top, right, bottom] as fractions of the picture")
@@ -83,7 +85,7 @@ class SimilarBody(Body[SimilarQuery]):
     parser = staticmethod(parse_similar)
     image: Picture = Field(ABSENT, description=f"{FORMATS}; as a file of a multipart body")
     item_id: str = Field(ABSENT, description="an item of the catalogue, in place of a picture")
-    k: int = Field(10, ge=1, le=MAX_K)
+    k: int = Field(10, ge=1, le=MAX_K, description="how many items")
     filter: dict[str, Any] = Field(ABSENT, description="as for /recommend")
     per_group: int = Field(ABSENT, ge=1, le=MAX_K, description="as for /recommend")
     distinct: bool = Field(False, description="as for /recommend")

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol: models, tensors, and the two transports REST and gRPC."""

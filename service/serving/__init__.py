@@ -1,0 +1,1 @@
+"""How a release answers live requests: opening it, batching requests, replacing it, trying a candidate beside it."""

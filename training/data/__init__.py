@@ -1,0 +1,1 @@
+"""The data before training: reading and checking a catalogue, pictures, splits, features, and the drawn demo shop."""

@@ -36,7 +36,7 @@ def inspect(path: Path, *, now: float | None = None) -> Catalogue:
     require_folder(path)
     table = read_table(path, "items", required=("item_id",), ids=("item_id",))
     if table is None:
-        raise CatalogueError(f"{path} holds neither items.parquet nor items.csv; what a catalogue is: README.md")
+        raise CatalogueError(f"{path} holds neither items.parquet nor items.csv: see docs/catalogue.md")
     reading = _Reading(path, time.time() if now is None else now)
     items, kinds = reading.items(table)
     interactions = users = None

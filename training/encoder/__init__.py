@@ -1,0 +1,1 @@
+"""Training of the encoder: networks, batches, losses, export to ONNX, and lower precisions."""

@@ -1,0 +1,1 @@
+"""Measuring a packaged release through the code that serves: retrieval, ranking, baselines, reports, comparisons."""

@@ -16,22 +16,27 @@ def write_samples(release: Release, folder: Path) -> None:
     for place, case in enumerate(release.golden.cases):
         if case.picture is None:
             continue
-        tiles = [_tile((release.path / "golden" / case.picture).read_bytes())]
-        for item in case.items:
-            try:
-                tiles.append(_tile(release.thumbnails.jpeg(release.items.row(item))))
-            except NotFound:  # an item without a picture
-                tiles.append(Image.new("RGB", (SIDE, SIDE), "lightgrey"))
+        tiles = [tile((release.path / "golden" / case.picture).read_bytes())]
+        tiles += [item_tile(release, item) for item in case.items]
         strip = Image.new("RGB", (len(tiles) * (SIDE + GAP) + 2 * GAP, SIDE), "white")
-        for column, tile in enumerate(tiles):
-            strip.paste(tile, (column * (SIDE + GAP) + (3 * GAP if column else 0), 0))
+        for column, square in enumerate(tiles):
+            strip.paste(square, (column * (SIDE + GAP) + (3 * GAP if column else 0), 0))
         strip.save(folder / f"golden-{place}.jpg", quality=85)
 
 
-def _tile(picture: bytes) -> Image.Image:
+def item_tile(release: Release, item_id: str) -> Image.Image:
+    """The picture of an item as a square; a grey one where the item has none."""
+    try:
+        return tile(release.thumbnails.jpeg(release.items.row(item_id)))
+    except NotFound:
+        return Image.new("RGB", (SIDE, SIDE), "lightgrey")
+
+
+def tile(picture: bytes) -> Image.Image:
+    """A picture in the middle of a white square of SIDE pixels."""
     with Image.open(io.BytesIO(picture)) as opened:
-        tile = opened.convert("RGB")
-    tile.thumbnail((SIDE, SIDE))
+        small = opened.convert("RGB")
+    small.thumbnail((SIDE, SIDE))
     square = Image.new("RGB", (SIDE, SIDE), "white")
-    square.paste(tile, ((SIDE - tile.width) // 2, (SIDE - tile.height) // 2))
+    square.paste(small, ((SIDE - small.width) // 2, (SIDE - small.height) // 2))
     return square

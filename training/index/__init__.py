@@ -1,0 +1,1 @@
+"""Embedding the catalogue, building the index, and measuring what it finds and recognises."""

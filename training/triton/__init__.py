@@ -1,0 +1,1 @@
+"""The model repository of a Triton server: versions, checks, and TensorRT plans."""

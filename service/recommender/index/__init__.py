@@ -1,0 +1,1 @@
+"""Search among the pictures of the catalogue: nearest items, the item that a photo shows, photos of other things."""
