@@ -50,7 +50,7 @@ def encoder(work: Path) -> dict[str, Any]:
     """Train; write the validation's precision@10 of each query beside the figures."""
     from training.data import pictures
     from training.data.catalogue_reader import read
-    from training.encoder import batches, trainer
+    from training.encoder import batches, examples, trainer
 
     catalogue = read(work / "shop")
     if not (work / "pictures").exists():
@@ -58,7 +58,7 @@ def encoder(work: Path) -> dict[str, Any]:
         pictures.decode_catalogue(catalogue, work / "pictures")
     found = pictures.open_pictures(work / "pictures")[0]
     labels = batches.labels_of(catalogue, found.rows, exclude=set())
-    train, held = trainer.hold_out(np.arange(len(found.rows)), 0.25, np.random.default_rng(0))
+    train, held = examples.hold_out(np.arange(len(found.rows)), 0.25, np.random.default_rng(0))
     parameters = trainer.EncoderParameters(
         backbone="convnet", weights="none", epochs=EPOCHS, image_size=128, learning_rate=0.003, last_layer_steps=1000
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -12,27 +12,23 @@ import numpy as np
 import torch
 
 from service.encoder.engines import OnnxRuntime
-from service.encoder.preprocessing import PREPROCESSING
 from service.errors import CatalogueError
-from service.recommender.pipeline import Recommender
-from service.recommender.release import Manifest, Release, digest, encoder_file
-from service.recommender.scoring.weights import Blend
+from service.recommender.release import Release, digest, encoder_file
 from service.recommender.user_keys import key_check
 from service.serving import model_repository
 from training.data import pictures, side_information, split
 from training.data.catalogue import Catalogue
-from training.data.catalogue_reader import read
+from training.data.catalogue_reader import read, say_what_was_read
 from training.data.side_information import Known
-from training.encoder import batches, distributed, export, precisions, trainer
+from training.encoder import distributed, examples, export, precisions, trainer
 from training.encoder.batches import Examples
-from training.evaluation import evaluate, retrieval
-from training.evaluation.report import write_report
 from training.index import embedding
 from training.options import Options
-from training.packaging import package, release_numbers
+from training.packaging import stage as packaging
+from training.packaging.stage import Products, Source
 from training.progress import say
-from training.ranker import fitting, item_neighbours, term_weights, tuning, user_segments
-from training.source_code import code_revision
+from training.ranker import fitting
+from training.ranker import stage as ranking
 from training.stage_cache import CODE, STAGES, Product, Workshop
 from training.triton import repository
 
@@ -82,7 +78,7 @@ class _Run:
                 f"the catalogue has {len(self.catalogue.pictured())} usable pictures and no interactions: there is "
                 f"nothing to learn from; {FEWEST_PICTURES} pictures, or a log, are needed"
             )
-        self._say_what_became_of_it()
+        say_what_was_read(self.catalogue)
         self.split = self._split()
 
     def all(self) -> Path | None:
@@ -133,30 +129,13 @@ class _Run:
         self.pictures_key = product.key
         return catalogue.with_pictures(examined.unreadable, examined.same)
 
-    def _say_what_became_of_it(self) -> None:
-        """What `vitrine check` would say of the catalogue, without the rows."""
-        for (table, reason), count in self.catalogue.unusable_by_reason().items():
-            say(f"{table}: {count} rows left out: {reason}")
-        for note in self.catalogue.notes:
-            say(note)
-        if groups := self.catalogue.near_duplicates():
-            say(f"items: {sum(map(len, groups))} have nearly the same picture as another, such as {groups[0][:3]}")
-        for column in self.catalogue.columns:
-            if column.why:
-                say(f"{column.table}: {column.name} is {column.kind}: {column.why}")
-
     def _split(self) -> split.Split | None:
-        interactions = self.catalogue.interactions
-        return (
-            None
-            if interactions is None
-            else split.make(
-                interactions,
-                self.options.protocol,
-                test_from=self.options.test_from,
-                seed=self.options.ranker.seed,
-                things=self.catalogue.things(),
-            )
+        options, interactions = self.options, self.catalogue.interactions
+        if interactions is None:
+            return None
+        things = self.catalogue.things()
+        return split.make(
+            interactions, options.protocol, test_from=options.test_from, seed=options.ranker.seed, things=things
         )
 
     def encoder(self) -> Product:
@@ -187,40 +166,17 @@ class _Run:
     def _examples(self) -> Examples:
         pixels, options = self.pictures, self.options
         assert pixels is not None
-        exclude = {options.split_column} if options.split_column else set()
-        labels = batches.labels_of(self.catalogue, pixels.rows, exclude=exclude)
-        train_rows, validation_rows = self._encoder_split(pixels.rows)
-        neighbours = None
+        touched = None
         if self.split is not None:
-            matrix, _ = fitting.confidence_matrix(
+            touched, _ = fitting.confidence_matrix(
                 self.split.train, items=len(self.catalogue.items), parameters=options.ranker
             )
-            neighbours = batches.co_touched(matrix > 0, pixels.rows)
-            neighbours = batches.keep(neighbours, train_rows)
-        elif not labels.columns:  # nothing says what is alike: learn that two views of one picture are
-            neighbours = np.full((len(pixels.rows), 1), -1)
-        say(f"encoder: learns from {', '.join(labels.columns) or 'pictures alone'}, {len(train_rows)} pictures")
-        return Examples(pixels, labels, train_rows, validation_rows, neighbours)
-
-    def _encoder_split(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        column = self.options.split_column
-        things = self.catalogue.things()[rows]
-        if column is None:
-            return trainer.hold_out(things, 0.1, np.random.default_rng(self.options.encoder.seed))
-        if column not in self.catalogue.items:
-            raise CatalogueError(f"--split-column: items has no column {column!r}")
-        part = self.catalogue.items[column].astype(str).str.lower().to_numpy()[rows]
-        # rows that the column says nothing of are held out by nobody, and teach as well
-        train_rows = np.flatnonzero(~np.isin(part, retrieval.HELD_OUT_SPLITS))
-        validation_rows = np.flatnonzero(np.isin(part, ("validation", "val")))
-        # a picture that is nearly one of those held out would give it away
-        held = np.isin(things, things[np.isin(part, retrieval.HELD_OUT_SPLITS)])
-        train_rows = train_rows[~held[train_rows]]
-        if not (part == "train").any() or not len(validation_rows):
-            raise CatalogueError(
-                f"--split-column {column} must say train, validation (or val) and test; it has {sorted(set(part))[:5]}"
-            )
-        return train_rows, validation_rows
+        found = examples.make(
+            self.catalogue, pixels, touched, split_column=options.split_column, seed=options.encoder.seed
+        )
+        columns = ", ".join(found.labels.columns) or "pictures alone"
+        say(f"encoder: learns from {columns}, {len(found.train)} pictures")
+        return found
 
     def export(self) -> Product:
         """weights -> encoder.onnx."""
@@ -230,13 +186,7 @@ class _Run:
 
         def build(folder: Path) -> dict[str, Any]:
             sample = pixels.centre(np.linspace(0, len(pixels.rows) - 1, min(32, len(pixels.rows))).astype(int))
-            ingredients: dict[str, object] = {
-                "backbone": parameters.backbone, "dim": parameters.dim, "preprocessing": asdict(PREPROCESSING),
-                "weights": digest(trained.folder / "weights.pt"),
-            }  # fmt: skip
-            model = trainer.load(trained.folder, parameters)
-            difference = export.export(model, folder / "encoder.onnx", pictures=sample, ingredients=ingredients)
-            say(f"export: largest difference from torch {difference:.1e}")
+            export.write(folder, trained.folder / "weights.pt", parameters, pictures=sample)
             return {}
 
         return self._make("export", {"encoder": trained.key}, build)
@@ -270,15 +220,15 @@ class _Run:
 
         def build(folder: Path) -> dict[str, Any]:
             network = OnnxRuntime(exported.folder / "encoder.onnx", threads=torch.get_num_threads())
-            embedded = embedding.embed_catalogue(self.catalogue, network)
-            views = embedding.photograph(pixels, network, seed=options.encoder.seed)
-            np.save(folder / "view_rows.npy", views.rows)
-            np.save(folder / "views.npy", views.vectors)
-            strange = embedding.draw_strangers(pixels, network, seed=options.encoder.seed)
-            return embedding.build_index(
-                embedded, views, strange, folder,
-                kinds=self.catalogue.category_numbers(), exact_below=options.exact_below, recall=options.index_recall,
-            )  # fmt: skip
+            return embedding.write(
+                folder,
+                self.catalogue,
+                pixels,
+                network,
+                exact_below=options.exact_below,
+                recall=options.index_recall,
+                seed=options.encoder.seed,
+            )
 
         inputs = {"export": exported.key, "exact_below": options.exact_below, "recall": options.index_recall}
         return self._make("index", inputs, build)
@@ -295,30 +245,17 @@ class _Run:
         }  # fmt: skip
 
         def build(folder: Path) -> dict[str, Any]:
-            items = len(self.catalogue.items)
             known, features = self._known(looked)
-            parameters = options.ranker
-            if options.choose:
-                parameters = tuning.choose(cut.train, items=items, known=known, start=parameters)
-            say("ranker: learning the weights of the final sum from the last days of shoppers")
-            learned = term_weights.learn(
-                cut.train, items=items, parameters=parameters, known=known, seed=parameters.seed
-            )
-            trained = fitting.train(
-                cut.train, items=items, parameters=parameters, user_key=options.user_key, sides=known.sides
-            )
-            fitting.save(folder, trained, options.user_key)
-            for name, array in item_neighbours.arrays(
-                "together", item_neighbours.together(cut.train, items=items)
-            ).items():
-                np.save(folder / f"{name}.npy", array)
-            learned.blend.save(folder / "blend.json")
-            ids = self.catalogue.items["item_id"].tolist()
-            user_segments.save(folder, *user_segments.find_segments(trained, ids=ids, seed=options.ranker.seed))
             (folder / "features.json").write_text(json.dumps(features))
-            pairs = len(trained.arrays["history_items"])
-            facts = {"users": len(trained.users), "pairs": pairs, "parameters": asdict(parameters)}
-            return facts | {"trade": learned.trade}
+            return ranking.build(
+                folder,
+                cut.train,
+                ids=self.catalogue.items["item_id"].tolist(),
+                known=known,
+                parameters=options.ranker,
+                choose=options.choose,
+                user_key=options.user_key,
+            )
 
         return self._make("ranker", inputs, build)
 
@@ -343,33 +280,10 @@ class _Run:
         }  # fmt: skip
 
         def build(folder: Path) -> dict[str, Any]:
-            unlearned = folder / "blend.json"
-            Blend(term_weights.UNLEARNED).save(unlearned)
-            parts = package.Parts(
-                catalogue=self.catalogue,
-                seen=self.split.train if self.split else None,
-                encoder=exported.folder if exported else None,
-                precisions={name: made.folder for name, made in others.items()},
-                least_overlap=options.least_overlap,
-                index=looked.folder if looked else None,
-                ranker=ranked.folder if ranked else None,
-                blend=ranked.folder / "blend.json" if ranked else unlearned,
-                manifest=self._manifest(looked, ranked, {name: made.facts for name, made in others.items()}),
-            )
-            number = self._number(folder / "number")
-            path = options.releases / str(number)
-            if not path.exists():
-                path = package.package(
-                    parts,
-                    options.releases,
-                    number=number,
-                    user_key=options.user_key,
-                    signing_key=options.signing_key,
-                    report=self._report,
-                )
-            if self.registry is not None:
-                self.registry.add(path)
-            return {"release": path.name}
+            source = Source(self.catalogue, options, self.split, self.fingerprint)
+            curve = self.encoder().facts["curve"] if exported else None
+            products = Products(exported, looked, ranked, others, curve)
+            return packaging.build(folder, source, products, registry=self.registry, began=self.began)
 
         product = self._make("package", inputs, build, resumable=True)
         path = options.releases / product.facts["release"]
@@ -378,58 +292,3 @@ class _Run:
             del self._made["package"]
             return self.package()
         return path
-
-    def _number(self, noted: Path) -> int:
-        """The release's number; of a packaging that was killed after its release was there, the same again."""
-        if noted.exists() and (self.options.releases / noted.read_text()).exists():
-            return int(noted.read_text())
-        releases = self.options.releases
-        number = self.registry.reserve(releases, began=self.began) if self.registry else release_numbers.take(releases)
-        noted.write_text(str(number))
-        return number
-
-    def _report(self, recommender: Recommender, folder: Path) -> dict[str, Any]:
-        """Times are left out: they belong to a machine, and the same inputs must give the same release."""
-        found = evaluate.evaluate(recommender, self.catalogue, split_column=self.options.split_column)
-        evaluate.write_metrics(found.metrics, folder)
-        if self.pictures is not None:
-            (folder / "training.json").write_text(json.dumps(self.encoder().facts["curve"]) + "\n")
-        write_report(found, recommender.release, folder / "report.html")
-        return found.metrics
-
-    def _manifest(
-        self, looked: Product | None, ranked: Product | None, precisions: dict[str, dict[str, Any]]
-    ) -> Manifest:
-        """All but the number, the time, the digests and the metrics."""
-        options, cut = self.options, self.split
-        weights = options.encoder.weights
-        shown = weights if weights in ("imagenet", "none") else Path(weights).name  # never a path of this machine
-        return Manifest(
-            release=0,
-            created="",
-            preprocessing=asdict(PREPROCESSING),
-            rows={
-                "items": len(self.catalogue.items),
-                "pictured": len(self.catalogue.pictured()),
-                "users": ranked.facts["users"] if ranked else 0,
-                "interactions": 0 if cut is None else len(cut.train),
-            },
-            data={
-                "fingerprint": self.fingerprint,
-                "cutoff": None if cut is None else cut.cutoff,
-                "protocol": options.protocol,
-            },
-            training={
-                "encoder": asdict(replace(options.encoder, weights=shown)) if looked else None,
-                "ranker": ranked.facts["parameters"] if ranked else None,
-                "trade": ranked.facts["trade"] if ranked else None,
-                "chosen": options.choose,
-                "split_column": options.split_column,
-            },
-            code=code_revision(),
-            encoder={"backbone": options.encoder.backbone, "dim": options.encoder.dim, "precisions": precisions}
-            if looked
-            else None,
-            index=dict(looked.facts) if looked else None,
-            ranker={"factors": options.ranker.factors, "user_key": key_check(options.user_key)} if ranked else None,
-        )

@@ -61,10 +61,6 @@ def create_app(
     def page(request: Request) -> Response:
         return HTMLResponse(SWAGGER_PAGE)
 
-    def answer_bad_query(request: Request, error: Exception) -> Response:
-        assert isinstance(error, BadQuery)
-        return problem_of(error)
-
     app = Starlette(
         routes=[
             # the longer path first: an item id may hold slashes
@@ -75,6 +71,11 @@ def create_app(
             Route("/", page, methods=["GET"], name="Swagger over this document"),
             *also,
         ],
-        exception_handlers={BadQuery: answer_bad_query},
+        exception_handlers={BadQuery: _answer_bad_query},
     )
     return app
+
+
+def _answer_bad_query(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BadQuery)
+    return problem_of(error)

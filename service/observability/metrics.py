@@ -34,6 +34,18 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._add_requests()
+        self._add_parts()
+        self._add_candidate()
+        ProcessCollector(registry=self.registry)  # memory, CPU, open files
+        self._tritons: Counts[str] = Counts()  # how often each release is open
+        # finding the counter of some labels costs more than counting
+        self._of_stage = cache(self.stage_seconds.labels)
+        self._of_answer = cache(self.requests.labels)
+        self._of_route = cache(self.seconds.labels)
+
+    def _add_requests(self) -> None:
+        """What becomes of requests, and how long it takes."""
         self.requests = Counter(
             "vitrine_requests", "Requests answered; the inference protocol's status is what REST would say",
             ["route", "protocol", "status", "tier", "release"], registry=self.registry,
@@ -57,17 +69,20 @@ class Metrics:
         self.under_way = Gauge(
             "vitrine_requests_under_way", "Requests that wait or are being answered", registry=self.registry
         )
-        self.recall = Gauge(
-            "vitrine_index_recall", "Share of the ten nearest that searches find, over the last probes",
-            registry=self.registry,
-        )  # fmt: skip
-        self.recall.set(math.nan)  # until there was one
+        self.waiting = Gauge("vitrine_waiting_requests", "Requests that wait for a free thread", registry=self.registry)
         self.uploads = Gauge("vitrine_uploads", "Requests whose bodies are held", registry=self.registry)
         self.upload_bytes = Gauge("vitrine_upload_bytes", "Bytes of those bodies", registry=self.registry)
         self.evicted_uploads = Counter(
             "vitrine_evicted_uploads", "Bodies that came too slowly and had to make room", registry=self.registry
         )
-        self.waiting = Gauge("vitrine_waiting_requests", "Requests that wait for a free thread", registry=self.registry)
+
+    def _add_parts(self) -> None:
+        """Which release answers, and how its index and its encoder do."""
+        self.recall = Gauge(
+            "vitrine_index_recall", "Share of the ten nearest that searches find, over the last probes",
+            registry=self.registry,
+        )  # fmt: skip
+        self.recall.set(math.nan)  # until there was one
         self.encoder = Gauge(
             "vitrine_encoder", "The engine and precision in use", ["engine", "precision"], registry=self.registry
         )
@@ -84,13 +99,6 @@ class Metrics:
             "vitrine_switch_failures", "Releases that could not take over", registry=self.registry
         )
         self.release = Gauge("vitrine_release", "The release that answers", ["release"], registry=self.registry)
-        self._tritons: Counts[str] = Counts()  # how often each release is open
-        # finding the counter of some labels costs more than counting
-        self._of_stage = cache(self.stage_seconds.labels)
-        self._of_answer = cache(self.requests.labels)
-        self._of_route = cache(self.seconds.labels)
-        ProcessCollector(registry=self.registry)  # memory, CPU, open files
-        self._add_candidate()
 
     def triton_of(self, release: str) -> Gauge:
         """1 while Triton gives the vectors of this release. A release may be open twice while one takes over."""

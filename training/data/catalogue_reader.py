@@ -18,6 +18,7 @@ from training.data.events import read_events, read_values
 from training.data.rows import ROW, Table, Unusable, is_nothing
 from training.data.tables import read_table
 from training.data.times import read_times
+from training.progress import say
 
 
 def read(path: Path, *, now: float | None = None) -> Catalogue:
@@ -50,6 +51,19 @@ def inspect(path: Path, *, now: float | None = None) -> Catalogue:
         path, items, kinds, interactions, users, tuple(reading.unusable), reading.rows, user_kinds,
         tuple(reading.columns), tuple(reading.notes),
     )  # fmt: skip
+
+
+def say_what_was_read(catalogue: Catalogue) -> None:
+    """What `vitrine check` would say of the catalogue, without the rows."""
+    for (table, reason), count in catalogue.unusable_by_reason().items():
+        say(f"{table}: {count} rows left out: {reason}")
+    for note in catalogue.notes:
+        say(note)
+    if groups := catalogue.near_duplicates():
+        say(f"items: {sum(map(len, groups))} have nearly the same picture as another, such as {groups[0][:3]}")
+    for column in catalogue.columns:
+        if column.why:
+            say(f"{column.table}: {column.name} is {column.kind}: {column.why}")
 
 
 class _Reading:

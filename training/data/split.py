@@ -17,6 +17,7 @@ from training.progress import say
 MIN_ITEMS_PER_USER = 5
 MIN_USERS_PER_ITEM = 10
 COLD_SHARE = 0.1
+HELD_OUT_SPLITS = ("validation", "val", "test")  # values of a split column that are no training
 PROTOCOLS = ("temporal", "leave-one-out", "cold-items")
 
 

@@ -1,5 +1,6 @@
 """Draw one garment: a silhouette in a colour and a pattern, lit, on a background. Pillow and numpy only."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,22 +161,37 @@ def _shade(cloth: Image.Image, mask: Image.Image, side: int, rng: np.random.Gene
     return Image.fromarray(np.clip(np.asarray(cloth, np.float32) * light[:, :, None], 0, 255).astype(np.uint8))
 
 
+class _Needle:
+    """Draws seams, mirrored about the middle of a garment, on a grey overlay."""
+
+    def __init__(self, garment: Garment, side: int) -> None:
+        self._middle, self._unit = _place(garment, side)
+        self.overlay = Image.new("L", (side, side), 128)
+        self._pen = ImageDraw.Draw(self.overlay)
+        self._width = max(2, int(self._unit * 0.014))
+
+    def line(self, *points: Point, shade: int = 80) -> None:
+        middle, unit = self._middle, self._unit
+        for sign in (1, -1):
+            ends = [(middle + sign * x * unit, middle + y * unit) for x, y in points]
+            self._pen.line(ends, fill=shade, width=self._width)
+
+    def dot(self, x: float, y: float, radius: float, shade: int = 235) -> None:
+        cx, cy, r = self._middle + x * self._unit, self._middle + y * self._unit, radius * self._unit
+        self._pen.ellipse([cx - r, cy - r, cx + r, cy + r], fill=shade)
+
+
 def _details(cloth: Image.Image, garment: Garment, side: int) -> Image.Image:
     """Seams, collars, buttons and bands: what tells a shirt from a jumper at a glance."""
-    middle, unit = _place(garment, side)
-    overlay = Image.new("L", (side, side), 128)
-    pen = ImageDraw.Draw(overlay)
-    width = max(2, int(unit * 0.014))
+    needle = _Needle(garment, side)
+    line, dot, category = needle.line, needle.dot, garment.category
+    _details_above(line, dot, category)
+    _details_below(line, dot, category)
+    lifted = np.asarray(needle.overlay.filter(ImageFilter.GaussianBlur(0.8)), np.float32)[:, :, None] / 128
+    return Image.fromarray(np.clip(np.asarray(cloth, np.float32) * lifted, 0, 255).astype(np.uint8))
 
-    def line(*points: Point, shade: int = 80) -> None:
-        for sign in (1, -1):
-            pen.line([(middle + sign * x * unit, middle + y * unit) for x, y in points], fill=shade, width=width)
 
-    def dot(x: float, y: float, radius: float, shade: int = 235) -> None:
-        cx, cy, r = middle + x * unit, middle + y * unit, radius * unit
-        pen.ellipse([cx - r, cy - r, cx + r, cy + r], fill=shade)
-
-    category = garment.category
+def _details_above(line: Callable[..., None], dot: Callable[..., None], category: str) -> None:
     if category in ("t-shirt", "jumper"):
         line((0, -0.48), (0.10, -0.54), (0.18, -0.70))
         line((0.46, -0.22), (0.40, -0.62), shade=95)
@@ -193,6 +209,9 @@ def _details(cloth: Image.Image, garment: Garment, side: int) -> Image.Image:
     if category == "dress":
         line((0, -0.13), (0.27, -0.13))
         line((0.12, 0.0), (0.24, 0.86), shade=100)
+
+
+def _details_below(line: Callable[..., None], dot: Callable[..., None], category: str) -> None:
     if category == "skirt":
         line((0, -0.44), (0.36, -0.44))
         for x in (0.10, 0.24):
@@ -218,8 +237,6 @@ def _details(cloth: Image.Image, garment: Garment, side: int) -> Image.Image:
         line((0.08, 0.40), (0.28, 0.50), (0.48, 0.40))
         for y in (-0.22, -0.12, -0.02, 0.08):
             line((0.18, y), (0.42, y + 0.02), shade=225)
-    lifted = np.asarray(overlay.filter(ImageFilter.GaussianBlur(0.8)), np.float32)[:, :, None] / 128
-    return Image.fromarray(np.clip(np.asarray(cloth, np.float32) * lifted, 0, 255).astype(np.uint8))
 
 
 def _background(name: str, side: int, rng: np.random.Generator) -> Image.Image:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ import torch
 from service.encoder.engines import OnnxRuntime
 from service.encoder.preprocessing import PREPROCESSING
 from service.errors import ReleaseMismatch
+from service.recommender.release import digest
 from training.encoder.backbones import Embedder
+from training.encoder.trainer import EncoderParameters, load
+from training.progress import say
 
 LARGEST_DIFFERENCE = 1e-4
 CHECKED_BATCHES = (1, 3, 32)
@@ -106,3 +110,16 @@ def _strip(proto: onnx.ModelProto) -> None:
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.initializer):
         value.doc_string = ""
         del value.metadata_props[:]
+
+
+def write(folder: Path, weights: Path, parameters: EncoderParameters, *, pictures: torch.Tensor) -> None:
+    """Leave encoder.onnx in `folder`. weights: weights.pt; pictures: (n, 224, 224, 3) uint8, to compare on."""
+    ingredients: dict[str, object] = {
+        "backbone": parameters.backbone,
+        "dim": parameters.dim,
+        "preprocessing": asdict(PREPROCESSING),
+        "weights": digest(weights),
+    }
+    model = load(weights.parent, parameters)
+    difference = export(model, folder / "encoder.onnx", pictures=pictures, ingredients=ingredients)
+    say(f"export: largest difference from torch {difference:.1e}")

@@ -44,13 +44,6 @@ class EncoderParameters:
     seed: int = 0
 
 
-def hold_out(things: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Split positions into train and validation at random, those of one thing on one side. things: (n,) numbers."""
-    order = rng.permutation(len(things))
-    held = np.isin(things, things[order[: max(1, int(len(things) * share))]])
-    return np.flatnonzero(~held), np.flatnonzero(held)
-
-
 def train(examples: Examples, parameters: EncoderParameters, folder: Path) -> dict[str, Any]:
     """Train, and leave weights.pt in `folder`; a checkpoint there is taken up again.
 

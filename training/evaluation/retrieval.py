@@ -6,6 +6,7 @@ import numpy as np
 
 from service.recommender.pipeline import Recommender
 from training.data.catalogue import Catalogue
+from training.data.split import HELD_OUT_SPLITS
 from training.encoder.batches import labels_of
 from training.evaluation import baselines
 from training.evaluation.report import Example
@@ -14,7 +15,6 @@ from training.progress import track
 
 K = 10
 QUERIES = 1000
-HELD_OUT_SPLITS = ("validation", "val", "test")
 SHOWN = 12
 
 
@@ -46,18 +46,8 @@ def measure_retrieval(
         "precision_at_10_mean_over_categories": float(np.mean(list(by_category.values()))),
         "chance": float(np.mean([(category[gallery] == category[row]).mean() for row in queries])),
     }
-    excluded = {name for name in (split_column, exclude_same) if name is not None}
-    labels = labels_of(catalogue, np.arange(len(catalogue.items)), exclude=excluded)
-    metrics["precision_at_10_by_column"] = {
-        name: float(_share_value(found[known], queries[known], codes).mean())
-        for name, codes in zip(labels.columns, labels.codes.T, strict=True)
-        for known in [codes[queries] >= 0]
-    }
-    histograms = baselines.colour_histograms(recommender.release)
-    cosines = np.where(gallery, np.nan_to_num(histograms[queries]) @ np.nan_to_num(histograms).T, -np.inf)
-    cosines[np.arange(len(queries)), queries] = -np.inf
-    coloured = _share_value(top(cosines, K), queries, category)
-    metrics["colour_histogram_precision_at_10"] = float(coloured.mean())
+    metrics["precision_at_10_by_column"] = _by_column(catalogue, found, queries, excluded={split_column, exclude_same})
+    metrics["colour_histogram_precision_at_10"] = _by_colour(recommender, queries, gallery, category)
     if exclude_same is not None:
         same = catalogue.items[exclude_same].to_numpy()
         elsewhere = np.stack([
@@ -67,16 +57,42 @@ def measure_retrieval(
         strict = _share_value(elsewhere, queries, category).mean(axis=1)
         metrics[f"precision_at_10_excluding_same_{exclude_same}"] = float(strict.mean())
         metrics[f"precision_at_10_excluding_same_{exclude_same}_interval"] = interval(strict)
+    return metrics, _examples(queries, found, right, category)
+
+
+def _by_column(
+    catalogue: Catalogue, found: np.ndarray, queries: np.ndarray, *, excluded: set[str | None]
+) -> dict[str, float]:
+    """The share of the ten nearest that agree with the query, by each column of labels."""
+    names = {name for name in excluded if name is not None}
+    labels = labels_of(catalogue, np.arange(len(catalogue.items)), exclude=names)
+    return {
+        name: float(_share_value(found[known], queries[known], codes).mean())
+        for name, codes in zip(labels.columns, labels.codes.T, strict=True)
+        for known in [codes[queries] >= 0]
+    }
+
+
+def _by_colour(recommender: Recommender, queries: np.ndarray, gallery: np.ndarray, category: np.ndarray) -> float:
+    """precision@10 of colour histograms alone."""
+    histograms = baselines.colour_histograms(recommender.release)
+    cosines = np.where(gallery, np.nan_to_num(histograms[queries]) @ np.nan_to_num(histograms).T, -np.inf)
+    cosines[np.arange(len(queries)), queries] = -np.inf
+    coloured = _share_value(top(cosines, K), queries, category)
+    return float(coloured.mean())
+
+
+def _examples(queries: np.ndarray, found: np.ndarray, right: np.ndarray, category: np.ndarray) -> list[Example]:
+    precision = right.mean(axis=1)
     order = np.argsort(precision, kind="stable")
     # the worst cases, and others spread over all
     shown = np.unique(np.concatenate([order[: SHOWN // 3], order[np.linspace(0, len(order) - 1, SHOWN).astype(int)]]))
-    examples = [
+    return [
         Example(
             str(category[queries[at]]), [int(queries[at])], [int(r) for r in found[at] if r >= 0], right[at].tolist()
         )
         for at in shown
     ]
-    return metrics, examples
 
 
 def _queries_and_gallery(

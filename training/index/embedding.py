@@ -197,3 +197,25 @@ def open_built(folder: Path, facts: Mapping[str, Any]) -> tuple[Index, tuple[np.
     views = np.load(folder / "view_rows.npy"), np.load(folder / "views.npy")
     ef_search = facts.get("ef_search", EF_SEARCH)
     return Index.open(folder / "index.faiss", rows, items=len(vectors), ef_search=ef_search), views, vectors
+
+
+def write(
+    folder: Path,
+    catalogue: Catalogue,
+    pictures: Pictures,
+    network: Encoder,
+    *,
+    exact_below: int,
+    recall: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Leave vectors, index and views of the items in `folder`; returns what the manifest says of the index.
+
+    exact_below: items below which the search is exact; recall: @10, for which a larger index is searched."""
+    embedded = embed_catalogue(catalogue, network)
+    views = photograph(pictures, network, seed=seed)
+    np.save(folder / "view_rows.npy", views.rows)
+    np.save(folder / "views.npy", views.vectors)
+    strange = draw_strangers(pictures, network, seed=seed)
+    kinds = catalogue.category_numbers()
+    return build_index(embedded, views, strange, folder, kinds=kinds, exact_below=exact_below, recall=recall)
