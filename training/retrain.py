@@ -5,6 +5,7 @@ from pathlib import Path
 
 from service.errors import CatalogueError
 from service.recommender.release import Manifest
+from training.data.split import PROTOCOLS
 from training.encoder.trainer import EncoderParameters
 from training.options import Options
 from training.pipeline import train
@@ -17,7 +18,9 @@ def train_again(
     """Train a release like the one of `manifest`. The encoder as well: co-touched items are what it learns from, and
     those of the held-out part must not teach. weights: the file that its encoder started from, if it was one.
 
-    Raises CatalogueError where that file is needed and not given."""
+    Raises CatalogueError where that file is needed and not given, and for a protocol that is none."""
+    if protocol not in PROTOCOLS[1:]:
+        raise CatalogueError(f"--retrain {protocol}: expected {' or '.join(PROTOCOLS[1:])}")
     told, ranked = manifest.training["encoder"], manifest.training["ranker"]
     if ranked is None:
         raise CatalogueError("the release was trained without interactions: there is nothing to hold out")

@@ -34,72 +34,84 @@ REFUSAL: Refusal = (PREFIX, refuse)
 def routes(inference: Callable[[], Inference], *, ready: Callable[[], bool], seconds: float) -> list[Route]:
     """inference, ready: called once a request; seconds: within which it is answered."""
 
-    async def live(core: Inference, request: Request) -> Response:
-        return Response()
-
     async def server_ready(core: Inference, request: Request) -> Response:
         return Response() if ready() else refuse(400, "the server is ending")
 
-    async def model_ready(core: Inference, request: Request) -> Response:
-        if core.has(*_named(request)):
-            return Response()
-        return refuse(400, "Model version not ready")
-
-    async def server(core: Inference, request: Request) -> Response:
-        return _json(core.server_metadata())
-
-    async def metadata(core: Inference, request: Request) -> Response:
-        return _json(core.model_metadata(*_named(request)))
-
-    async def config(core: Inference, request: Request) -> Response:
-        return _json(core.model_config(*_named(request)))
-
-    async def statistics(core: Inference, request: Request) -> Response:
-        return _json(core.statistics(*_named(request)))
-
-    async def index(core: Inference, request: Request) -> Response:
-        return _json(core.repository_index())
-
     async def infer(core: Inference, request: Request) -> Response:
-        body = await request.body()
-        name, version = _named(request)
-        core.model(name, version)
-        asked, binary = parse(body, request.headers.get(HEADER_LENGTH), model=name, version=version)
-        response = await core.infer(asked, seconds=seconds)
-        content, headers = serialize(response, binary)
-        return _compressed(content, headers, request)
+        return await _infer(core, request, seconds)
 
-    def answer(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-        async def answered(request: Request) -> Response:
-            try:
-                return await endpoint(inference(), request)
-            except ClientDisconnect:
-                return refuse(status_of(CallerGone()), "the caller has gone")
-            except (BadQuery, Busy) as error:
-                return refuse(status_of(error), str(error))
+    def route(path: str, endpoint: Endpoint, method: str, name: str) -> Route:
+        return Route(PREFIX + path, _answered(endpoint, inference), methods=[method], name=name)
 
-        return answered
-
-    one, version = f"{PREFIX}/models/{{model}}", "/versions/{version:int}"
-    model_routes = (
-        ("", metadata, "GET", "Tensors of a model"),
-        ("/ready", model_ready, "GET", "Whether a model is served"),
-        ("/config", config, "GET", "Configuration of a model"),
-        ("/stats", statistics, "GET", "Statistics of a model"),
+    of_model = (
+        ("", _metadata, "GET", "Tensors of a model"),
+        ("/ready", _model_ready, "GET", "Whether a model is served"),
+        ("/config", _config, "GET", "Configuration of a model"),
+        ("/stats", _statistics, "GET", "Statistics of a model"),
         ("/infer", infer, "POST", "Ask a model"),
     )
     return [
-        Route(PREFIX, answer(server), methods=["GET"], name="Open Inference Protocol: the server"),
-        Route(f"{PREFIX}/health/live", answer(live), methods=["GET"], name="Whether the server lives"),
-        Route(f"{PREFIX}/health/ready", answer(server_ready), methods=["GET"], name="Whether the server is ready"),
-        Route(f"{PREFIX}/models/stats", answer(statistics), methods=["GET"], name="Statistics of all models"),
-        Route(f"{PREFIX}/repository/index", answer(index), methods=["POST"], name="Every model and its state"),
+        route("", _server, "GET", "Open Inference Protocol: the server"),
+        route("/health/live", _live, "GET", "Whether the server lives"),
+        route("/health/ready", server_ready, "GET", "Whether the server is ready"),
+        route("/models/stats", _statistics, "GET", "Statistics of all models"),
+        route("/repository/index", _index, "POST", "Every model and its state"),
         *[
-            Route(one + middle + suffix, answer(endpoint), methods=[method], name=what)
-            for suffix, endpoint, method, what in model_routes
-            for middle in ("", version)
+            route("/models/{model}" + version + suffix, endpoint, method, name)
+            for suffix, endpoint, method, name in of_model
+            for version in ("", "/versions/{version:int}")
         ],
     ]
+
+
+def _answered(endpoint: Endpoint, inference: Callable[[], Inference]) -> Callable[[Request], Awaitable[Response]]:
+    async def answered(request: Request) -> Response:
+        try:
+            return await endpoint(inference(), request)
+        except ClientDisconnect:
+            return refuse(status_of(CallerGone()), "the caller has gone")
+        except (BadQuery, Busy) as error:
+            return refuse(status_of(error), str(error))
+
+    return answered
+
+
+async def _live(core: Inference, request: Request) -> Response:
+    return Response()
+
+
+async def _model_ready(core: Inference, request: Request) -> Response:
+    return Response() if core.has(*_named(request)) else refuse(400, "Model version not ready")
+
+
+async def _server(core: Inference, request: Request) -> Response:
+    return _json(core.server_metadata())
+
+
+async def _metadata(core: Inference, request: Request) -> Response:
+    return _json(core.model_metadata(*_named(request)))
+
+
+async def _config(core: Inference, request: Request) -> Response:
+    return _json(core.model_config(*_named(request)))
+
+
+async def _statistics(core: Inference, request: Request) -> Response:
+    return _json(core.statistics(*_named(request)))
+
+
+async def _index(core: Inference, request: Request) -> Response:
+    return _json(core.repository_index())
+
+
+async def _infer(core: Inference, request: Request, seconds: float) -> Response:
+    body = await request.body()
+    name, version = _named(request)
+    core.model(name, version)
+    asked, binary = parse(body, request.headers.get(HEADER_LENGTH), model=name, version=version)
+    response = await core.infer(asked, seconds=seconds)
+    content, headers = serialize(response, binary)
+    return _compressed(content, headers, request)
 
 
 def parse(

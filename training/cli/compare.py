@@ -11,10 +11,8 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from service.errors import PromotionRefused, RegistryError, ReleaseError, VitrineError
 from service.settings import Settings
 from training.cli.console import AsJson, Releases, app, open_registry, out, red
-from training.progress import say
 
 Number = Annotated[int, typer.Argument(min=1, help="Number of a release in the registry")]
 Catalogue = Annotated[Path | None, typer.Option(help="What was held out; needed where there is no fresh gate result")]
@@ -32,14 +30,15 @@ def gate(
     as_json: AsJson = False,
 ) -> None:
     """Compare a release with what is in production, on what was held out. Exit code 1 where it must not take over."""
-    registry = open_registry(releases)
-    report, files = gate_result(registry, number, releases, catalogue, thresholds, again=True)
-    loosened = loosened_in(thresholds)
+    from training.promotion.policy import judge
+
+    judged = judge(open_registry(releases), number, question(releases, catalogue, thresholds), again=True)
+    report = judged.report
     if as_json:
-        print(json.dumps({**asdict(report), "passed": report.passed, "loosened": loosened}, indent=1))
+        print(json.dumps({**asdict(report), "passed": report.passed, "loosened": judged.loosened}, indent=1))
     else:
-        print_gate(report, loosened)
-        print(files[1])
+        print_gate(report, judged.loosened)
+        print(judged.files[1])
     raise typer.Exit(0 if report.passed else 1)
 
 
@@ -134,52 +133,12 @@ def _metrics_of(url: str, port: int) -> str:
     return f"http://[{host}]:{port}/metrics" if ":" in host else f"http://{host}:{port}/metrics"
 
 
-def gate_result(
-    registry: Any, number: int, releases: Path, catalogue: Path | None, thresholds: Path | None, *, again: bool
-) -> tuple[Any, tuple[Path, ...]]:
-    """The report, fresh or made now, and its files. again: although there is a fresh one."""
-    from training.data.catalogue_reader import read
-    from training.promotion import gate as gates
+def question(releases: Path, catalogue: Path | None = None, thresholds: Path | None = None) -> Any:
+    """What the gate is asked, with the keys that the settings name."""
+    from training.promotion.policy import Question
 
-    limits = gates.read_thresholds(thresholds)
-    release = registry.fetch(number, releases)
-    require_servable(release)
-    live = registry.aliases().get("production")
-    production = registry.fetch(live, releases) if live is not None and live != number else None
-    folder = releases / ".gates"
-    files = (folder / f"{number}.json", folder / f"{number}.html")
-    report = gates.Report.read(files[0])
-    if report is not None and not again and report.is_fresh(release, production, limits):
-        say(f"gate: the result of {report.created} is taken; `vitrine gate {number}` asks again")
-        return report, files
-    if catalogue is None:
-        raise VitrineError(
-            f"there is no fresh gate result of release {number}: say what to ask it with --catalogue FOLDER"
-        )
-    report = gates.run(release, production, read(catalogue), limits, user_key=Settings.read().user_key)
-    files = report.save(folder)
-    try:
-        registry.add_pages(number, files, "gate")  # where MLflow's own pages show them
-    except RegistryError as error:  # the answer stands all the same
-        say(f"the gate's page stays in {folder} alone: {error}")
-    return report, files
-
-
-def loosened_in(thresholds: Path | None) -> list[str]:
-    """What a file of thresholds asks less of than the defaults do."""
-    from training.promotion import gate as gates
-
-    return gates.loosened(gates.read_thresholds(thresholds))
-
-
-def require_servable(release: Path) -> None:
-    """Raises ReleaseError where it cannot be served: damaged, of a newer format, or not what it was."""
-    from training.cli.console import open_recommender
-
-    try:
-        open_recommender(release)
-    except ReleaseError as error:
-        raise PromotionRefused(f"release {release.name} is refused: {error}") from error
+    settings = Settings.read()
+    return Question(releases, catalogue, thresholds, settings.user_key, settings.trusted_keys)
 
 
 def print_gate(report: Any, loosened: Sequence[str] = ()) -> None:

@@ -1,4 +1,4 @@
-"""The `vitrine` command. Its verbs: train.py makes releases, release.py looks at one, compare.py at more, promote.py
+"""The `vitrine` command. Its verbs: train.py makes releases (tune.py searches), release.py looks at one, compare.py at more, promote.py
 promotes them, package.py packs them for other machines, triton.py readies them for Triton."""
 
 import sys
@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.text import Text
 
 from service.errors import VitrineError
-from training.cli import compare, package, promote, release, train, triton
+from training.cli import compare, package, promote, release, train, triton, tune
 from training.cli.console import app
 
-__all__ = ["app", "compare", "main", "package", "promote", "release", "train", "triton"]
+__all__ = ["app", "compare", "main", "package", "promote", "release", "train", "triton", "tune"]
 
 
 def main() -> None:

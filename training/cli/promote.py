@@ -10,15 +10,13 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from service.errors import PromotionRefused, VitrineError
+from service.errors import VitrineError
 from training.cli.compare import (
     Catalogue,
     Number,
     ThresholdsFile,
-    gate_result,
-    loosened_in,
     print_gate,
-    require_servable,
+    question,
 )
 from training.cli.console import AsJson, Releases, app, open_registry, out, red
 from training.promotion.overlays import Image
@@ -77,63 +75,32 @@ def promote(
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Have staging, canary or production name a release. Takes a fresh gate result, or runs the gate."""
-    from training.promotion import alias_moves
     from training.promotion.followers import Followers
-    from training.promotion.shadow_verdict import read_verdict
+    from training.promotion.policy import GateRefused, Wish
+    from training.promotion.policy import promote as carry_out
 
-    followers = Followers(overlay, current)
-    registry = open_registry(releases)
-    alias_moves.require_sense(to, reason)  # said before the gate takes its time
-    if propose and overlay is None:
-        raise VitrineError("--propose needs --write-overlay FILE: that is the proposal")
-    if propose and (as_proposed or to != "production"):
-        raise VitrineError(
-            "--propose is for --to production, and moves nothing: --as-proposed comes once it was agreed to"
+    wish = Wish(
+        number,
+        to,
+        reason,
+        who,
+        forced=force,
+        proposed=propose,
+        agreed=as_proposed,
+        shadow_report=shadow_report,
+        image=None if image is None else Image.parse(image),
+    )
+    try:
+        move = carry_out(
+            open_registry(releases), wish, question(releases, catalogue, thresholds), Followers(overlay, current)
         )
-    if propose and current is not None:
-        raise VitrineError("--propose moves nothing: --write-current cannot go with it")
-    if image is not None:
-        registry.note_image(number, Image.parse(image))
-    followers.require_writable(registry, number, to)  # what cannot be written is said before anything moves
-    if as_proposed:
-        agreed = registry.proposal(number) if registry.aliases().get(to) != number else {"refused": [], "loosened": []}
-        if agreed is None or to != "production":
-            raise VitrineError(
-                f"release {number} was not proposed for {to}: vitrine promote {number} --propose does it"
-            )
-        _say_moved(_move(registry, number, to, reason, who, agreed["refused"], agreed["loosened"], followers), as_json)
-        registry.forget_proposal(number)
-        return
-    verdict = None if shadow_report is None else read_verdict(shadow_report, number)  # so is one of another release
-    report, files = gate_result(registry, number, releases, catalogue, thresholds, again=False)
-    refused = [check.name for check in report.failed]
-    loosened = loosened_in(thresholds)
-    if verdict is not None and shadow_report is not None:
-        refused += verdict.failed
-        files = (*files, shadow_report)
-    if refused and not force:
-        print_gate(report, loosened)
-        raise PromotionRefused(f"release {number} stays where it is: {', '.join(refused)}. See {files[1]}")
-    if propose:
-        registry.note_proposal(number, refused=refused, loosened=loosened)
-        followers.write(registry, number, to)
+    except GateRefused as refusal:
+        print_gate(refusal.judged.report, refusal.judged.loosened)
+        raise
+    if move is None:
         print(overlay)
-        return
-    _say_moved(_move(registry, number, to, reason, who, refused, loosened, followers, files), as_json)
-
-
-def _move(
-    registry: Any, number: int, to: str, reason: str, who: str | None, refused: list[str], loosened: list[str],
-    followers: Any, reports: tuple[Path, ...] = (),
-) -> Any:  # fmt: skip
-    from training.promotion import alias_moves
-
-    move = alias_moves.promote(
-        registry, number, to, why=reason, who=who or alias_moves.whoami(), forced=bool(refused), loosened=loosened,
-        reports=reports,
-    )  # fmt: skip
-    followers.write(registry, number, to)
-    return move
+    else:
+        _say_moved(move, as_json)
 
 
 @app.command(
@@ -150,20 +117,18 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Put back what was there before the last promotion; once more goes one further back. Of a canary: none is left."""
-    from training.promotion import alias_moves
     from training.promotion.followers import Followers
+    from training.promotion.policy import roll_back
 
-    followers = Followers(overlay, current)
-    registry = open_registry(releases)
-    alias_moves.require_sense(of, reason)
-    number = alias_moves.before(alias_moves.history(registry), of)
-    if image is not None and number is not None:
-        registry.note_image(number, Image.parse(image))
-    followers.require_writable(registry, number, of)
-    if number is not None:
-        require_servable(registry.fetch(number, releases))
-    move = alias_moves.rollback(registry, of, why=reason, who=who or alias_moves.whoami())
-    followers.write(registry, move.release, of)
+    move = roll_back(
+        open_registry(releases),
+        of,
+        question(releases),
+        Followers(overlay, current),
+        reason=reason,
+        who=who,
+        image=None if image is None else Image.parse(image),
+    )
     _say_moved(move, as_json)
 
 

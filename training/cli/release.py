@@ -47,7 +47,6 @@ def evaluate(
 ) -> None:
     """Measure a release on held-out data, as it will serve, against simple baselines."""
     from training.data.catalogue_reader import read
-    from training.data.split import PROTOCOLS
     from training.evaluation import evaluate as evaluation
     from training.evaluation.report import write_report
     from training.retrain import train_again
@@ -55,15 +54,11 @@ def evaluate(
     recommender = open_recommender(release)
     found = read(catalogue)
     split_column = split_column or recommender.release.manifest.training["split_column"]
-    for name, column in (("--split-column", split_column), ("--exclude-same", exclude_same)):
-        if column is not None and column not in found.items:
-            raise VitrineError(f"{name}: items has no column {column!r}; there are {', '.join(found.items.columns)}")
+    _require_columns(found.items, {"--split-column": split_column, "--exclude-same": exclude_same})
     if list(found.items["item_id"]) != recommender.release.items.ids:
         raise VitrineError(f"{catalogue} is not the catalogue that {release} was made from: its items are others")
     out_folder.mkdir(parents=True, exist_ok=True)
     if retrain is not None:
-        if retrain not in PROTOCOLS[1:]:
-            raise VitrineError(f"--retrain {retrain}: expected {' or '.join(PROTOCOLS[1:])}")
         again = train_again(
             recommender.release.manifest, catalogue, out_folder / "releases", protocol=retrain, weights=weights,
             user_key=Settings.read().user_key,
@@ -80,6 +75,12 @@ def evaluate(
     else:
         _print_metrics(measured.metrics, recommender.release.number)
         print(out_folder / "report.html")
+
+
+def _require_columns(items: Any, columns: dict[str, str | None]) -> None:
+    for option, column in columns.items():
+        if column is not None and column not in items:
+            raise VitrineError(f"{option}: items has no column {column!r}; there are {', '.join(items.columns)}")
 
 
 @app.command(epilog="Example: vitrine segments releases/1 --out segments.html")

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +11,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from service.encoder.selection import PRECISIONS
 from service.errors import VitrineError
 from service.settings import Settings
 from service.signing import read_key
 from training.cli.console import AsJson, CataloguePath, app, open_registry, out
+from training.cli.groups import grouped
 
 
 @app.command(epilog="Example: vitrine demo-data demo")
@@ -105,111 +107,145 @@ def _print_check(summary: dict[str, Any], unusable: tuple[Any, ...], limit: int)
         out.print("every row is usable")
 
 
+@dataclass(frozen=True, slots=True)
+class EncoderOptions:
+    """How the encoder is trained."""
+
+    backbone: Annotated[str, typer.Option(help="Any torchvision classifier, or convnet")] = "mobilenet_v2"
+    weights: Annotated[str, typer.Option(help="imagenet, none, or a file (.safetensors, .pt)")] = "imagenet"
+    dim: Annotated[int, typer.Option(min=2, help="Dimensions of a vector")] = 128
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the encoder")] = 16
+    batch_size: Annotated[int, typer.Option(min=2, help="Pictures in a step, over all processes")] = 64
+    image_size: Annotated[int, typer.Option(min=32, help="Side of the crops that the encoder trains on")] = 160
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate of the encoder")] = 1e-3
+    last_layer_steps: Annotated[int, typer.Option(min=1, help="Steps of fitting the last layer anew")] = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class RankerOptions:
+    """How the ranker is trained; None: as tuned, or chosen, or its default."""
+
+    factors: Annotated[int | None, typer.Option(min=1, help="Factors of the ranker; default 128, or as tuned")] = None
+    sweeps: Annotated[int | None, typer.Option(min=1, help="Sweeps of the factorization; default 12")] = None
+    regularisation: Annotated[
+        float | None, typer.Option(help="Of the factorization; default: as tuned, or chosen of a few")
+    ] = None
+    unobserved: Annotated[
+        float | None, typer.Option(help="Weight of pairs that were not observed; default: as tuned, or chosen")
+    ] = None
+    confidence: Annotated[
+        str | None, typer.Option(help="By event, such as view=1,like=2,purchase=4,dismiss=1; others stay as they are")
+    ] = None
+    half_life: Annotated[float | None, typer.Option(help="Days after which an event counts half; 0 for never")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseOptions:
+    """What the release holds beside encoder and ranker."""
+
+    precision: Annotated[
+        list[str] | None, typer.Option(help="Also export the encoder in int8 (CPUs) or fp16 (GPUs); may be repeated")
+    ] = None
+    least_overlap: Annotated[
+        float, typer.Option(help="Share of float32's top 10 that int8 and fp16 must give at the median query")
+    ] = 0.98
+    index_recall: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="recall@10 for which a large catalogue's index is searched")
+    ] = 0.99
+    model_repository: Annotated[
+        Path | None, typer.Option(help="Also install the encoder for Triton: a model repository")
+    ] = None
+    register: Annotated[
+        bool, typer.Option(help="Number and keep the release in the registry (MLFLOW_TRACKING_URI, or beside it)")
+    ] = True
+
+
+@dataclass(frozen=True, slots=True)
+class DataOptions:
+    """What is held out, and how much may be unusable."""
+
+    split_column: Annotated[str | None, typer.Option(help="Column of items: train, validation, test")] = None
+    test_from: Annotated[
+        str | None, typer.Option(help="Hold out interactions from this date (default: last tenth)")
+    ] = None
+    max_unusable: Annotated[float, typer.Option(help="Share of a table's rows that may be unusable")] = 0.05
+
+
 @app.command(
     epilog="Examples: vitrine train demo --releases releases --backbone convnet --weights none\n\n"
     "vitrine train catalogue --releases releases --split-column split --weights mobilenet.safetensors\n\n"
     "torchrun --nproc-per-node 2 -m training train catalogue --releases releases"
 )
+@grouped
 def train(
     catalogue: CataloguePath,
+    encoder: EncoderOptions,
+    ranker: RankerOptions,
+    release: ReleaseOptions,
+    data: DataOptions,
     releases: Annotated[Path, typer.Option(help="Folder that releases are written to")] = Path("releases"),
     only: Annotated[str | None, typer.Option(help="One stage alone: encoder, export, index, ranker or package")] = None,
-    backbone: Annotated[str, typer.Option(help="Any torchvision classifier, or convnet")] = "mobilenet_v2",
-    weights: Annotated[str, typer.Option(help="imagenet, none, or a file (.safetensors, .pt)")] = "imagenet",
-    dim: Annotated[int, typer.Option(min=2, help="Dimensions of a vector")] = 128,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the encoder")] = 16,
-    batch_size: Annotated[int, typer.Option(min=2, help="Pictures in a step, over all processes")] = 64,
-    image_size: Annotated[int, typer.Option(min=32, help="Side of the crops that the encoder trains on")] = 160,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate of the encoder")] = 1e-3,
-    last_layer_steps: Annotated[int, typer.Option(min=1, help="Steps of fitting the last layer anew")] = 2000,
-    factors: Annotated[int | None, typer.Option(min=1, help="Factors of the ranker; default 128, or as tuned")] = None,
-    sweeps: Annotated[int | None, typer.Option(min=1, help="Sweeps of the factorization; default 12")] = None,
-    regularisation: Annotated[
-        float | None, typer.Option(help="Of the factorization; default: as tuned, or chosen of a few")
-    ] = None,
-    unobserved: Annotated[
-        float | None, typer.Option(help="Weight of pairs that were not observed; default: as tuned, or chosen")
-    ] = None,
-    confidence: Annotated[
-        str | None, typer.Option(help="By event, such as view=1,like=2,purchase=4,dismiss=1; others stay as they are")
-    ] = None,
-    half_life: Annotated[float | None, typer.Option(help="Days after which an event counts half; 0 for never")] = None,
-    precision: Annotated[
-        list[str] | None, typer.Option(help="Also export the encoder in int8 (CPUs) or fp16 (GPUs); may be repeated")
-    ] = None,
-    least_overlap: Annotated[
-        float, typer.Option(help="Share of float32's top 10 that int8 and fp16 must give at the median query")
-    ] = 0.98,
-    index_recall: Annotated[
-        float, typer.Option(min=0.5, max=0.999, help="recall@10 for which a large catalogue's index is searched")
-    ] = 0.99,
-    model_repository: Annotated[
-        Path | None, typer.Option(help="Also install the encoder for Triton: a model repository")
-    ] = None,
-    split_column: Annotated[str | None, typer.Option(help="Column of items: train, validation, test")] = None,
-    test_from: Annotated[
-        str | None, typer.Option(help="Hold out interactions from this date (default: last tenth)")
-    ] = None,
-    max_unusable: Annotated[float, typer.Option(help="Share of a table's rows that may be unusable")] = 0.05,
-    register: Annotated[
-        bool, typer.Option(help="Number and keep the release in the registry (MLFLOW_TRACKING_URI, or beside it)")
-    ] = True,
     seed: Annotated[int, typer.Option(help="Same seed and inputs, same release")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Train all stages on a catalogue, and package the result as the next release. Prints its path last."""
-    from service.encoder.selection import PRECISIONS
-    from training.data.catalogue_reader import read, require_folder
+    from training.data.catalogue_reader import require_folder
     from training.stage_cache import STAGES
 
     if only is not None and only not in STAGES:
         raise VitrineError(f"--only {only}: no such stage; there are {', '.join(STAGES)}")
-    if wrong := sorted(set(precision or ()) - set(PRECISIONS)):
+    if wrong := sorted(set(release.precision or ()) - set(PRECISIONS)):
         raise VitrineError(f"--precision {wrong[0]}: expected {', '.join(PRECISIONS)}")
     settings = Settings.read()
     if settings.signing_key is not None:
         read_key(settings.signing_key)  # said now, in place of after the training
-    confidences = {} if confidence is None else _confidences(confidence)
+    confidences = {} if ranker.confidence is None else _confidences(ranker.confidence)
     require_folder(catalogue)
     # torch and numba: seconds, which no mistake should have to wait for
-    from training.data.split import read_cut
-    from training.encoder.trainer import EncoderParameters
-    from training.options import Options
     from training.pipeline import train as run
-    from training.ranker.tuning import defaults, happened
 
-    tuned = defaults(releases, lambda: happened(read(catalogue)))
     # of torchrun's processes the first one packages
-    packages = register and only in (None, "package") and os.environ.get("RANK", "0") == "0"
+    packages = release.register and only in (None, "package") and os.environ.get("RANK", "0") == "0"
     path = run(
-        Options(
-            catalogue=catalogue,
-            releases=releases,
-            encoder=EncoderParameters(
-                backbone=backbone, weights=weights, dim=dim, epochs=epochs, batch_size=batch_size,
-                image_size=image_size, learning_rate=learning_rate, last_layer_steps=last_layer_steps, seed=seed,
-            ),
-            ranker=ranker_parameters(
-                tuned, factors=factors, sweeps=sweeps, regularisation=regularisation, unobserved=unobserved,
-                half_life=half_life, confidences=confidences, seed=seed,
-            ),
-            user_key=settings.user_key,
-            signing_key=settings.signing_key,
-            choose=regularisation is None and unobserved is None and not tuned,
-            only=only,
-            precisions=tuple(name for name in PRECISIONS[1:] if name in (precision or ())),
-            least_overlap=least_overlap,
-            split_column=split_column,
-            test_from=read_cut(test_from),
-            max_unusable=max_unusable,
-            index_recall=index_recall,
-            model_repository=model_repository,
-        ),
+        _options(catalogue, releases, encoder, ranker, release, data, settings, confidences, only=only, seed=seed),
         open_registry(releases, begin=True) if packages else None,
-    )  # fmt: skip
+    )
     if path is None:
         return
     print(json.dumps({"release": path.name, "path": str(path)}) if as_json else path)
+
+
+def _options(
+    catalogue: Path, releases: Path, encoder: EncoderOptions, ranker: RankerOptions, release: ReleaseOptions,
+    data: DataOptions, settings: Settings, confidences: dict[str, float], *, only: str | None, seed: int,
+) -> Any:  # fmt: skip
+    """What the stages are told."""
+    from training.data.catalogue_reader import read
+    from training.data.split import read_cut
+    from training.encoder.trainer import EncoderParameters
+    from training.options import Options
+    from training.ranker.tuning import defaults, happened
+
+    tuned = defaults(releases, lambda: happened(read(catalogue)))
+    given = asdict(ranker)
+    given.pop("confidence")
+    return Options(
+        catalogue=catalogue,
+        releases=releases,
+        encoder=EncoderParameters(**asdict(encoder), seed=seed),
+        ranker=ranker_parameters(tuned, **given, confidences=confidences, seed=seed),
+        user_key=settings.user_key,
+        signing_key=settings.signing_key,
+        choose=ranker.regularisation is None and ranker.unobserved is None and not tuned,
+        only=only,
+        precisions=tuple(name for name in PRECISIONS[1:] if name in (release.precision or ())),
+        least_overlap=release.least_overlap,
+        split_column=data.split_column,
+        test_from=read_cut(data.test_from),
+        max_unusable=data.max_unusable,
+        index_recall=release.index_recall,
+        model_repository=release.model_repository,
+    )
 
 
 def ranker_parameters(
@@ -242,43 +278,3 @@ def _confidences(text: str) -> dict[str, float]:
                 f"events are {', '.join(EVENTS)}, numbers at least 0"
             )
     return found
-
-
-@app.command(epilog="Example: vitrine tune shop --releases releases --trials 40")
-def tune(
-    catalogue: CataloguePath,
-    releases: Annotated[Path, typer.Option(help="Folder of releases; tuned.json is written there")] = Path("releases"),
-    trials: Annotated[int, typer.Option(min=1, help="Trials of the study, those of earlier runs included")] = 40,
-    test_from: Annotated[
-        str | None, typer.Option(help="Hold out interactions from this date (default: last tenth)")
-    ] = None,
-    split_column: Annotated[str | None, typer.Option(help="As for train")] = None,
-    release: Annotated[
-        Path | None, typer.Option(help="A release of this catalogue, whose picture vectors are the items' features")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed and inputs, same search")] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Search the ranker's parameters on the last tenth of the training period; `vitrine train` uses what is found.
-
-    Broken off, it goes on where it was when it is started again."""
-    from training.data.catalogue_reader import read
-    from training.data.split import read_cut
-    from training.ranker.tuning import happened, save, tune_ranker
-
-    found = read(catalogue)
-    parameters, reached, before = tune_ranker(
-        found, releases, trials=trials, test_from=read_cut(test_from),
-        split_column=split_column, release=release, seed=seed,
-    )  # fmt: skip
-    path = save(parameters, reached, releases, happened(found))
-    if as_json:
-        print(
-            json.dumps({"path": str(path), "ndcg_at_20": reached, "before": before, "parameters": asdict(parameters)})
-        )
-        return
-    table = Table("parameter", "value", title=f"nDCG@20 {before:.4f} -> {reached:.4f} on the validation period")
-    for name, value in asdict(parameters).items():
-        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    out.print(table)
-    print(path)

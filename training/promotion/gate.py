@@ -124,13 +124,18 @@ def loosened(thresholds: Thresholds) -> list[str]:
 
 
 def run(
-    release: Path, production: Path | None, catalogue: Catalogue, thresholds: Thresholds, *, user_key: str
+    candidate: Recommender, production: Path | None, catalogue: Catalogue, thresholds: Thresholds, *, user_key: str
 ) -> Report:
-    """Check a release beside what is in production; None for a first one.
+    """Check a release beside what is in production; None for a first one. candidate: proven in float32.
 
-    Raises ReleaseError where the release cannot be opened or does not give its golden answers."""
-    folders = [release] if production is None else [release, production]
-    recommenders = [_open(folder, user_key) for folder in folders]
+    Raises ReleaseError where a release cannot be opened or does not give its golden answers."""
+    recommenders = [candidate]
+    if production is not None:
+        recommenders.append(Recommender(Release.open(production), user_key=user_key))
+        prove(recommenders[1])
+    for recommender in recommenders:
+        _prove_precisions(recommender)
+    folders = [recommender.release.path for recommender in recommenders]
     exam = set_exam(catalogue, last_cutoff(recommenders), vectors=of_looks(recommenders[0], catalogue))
     marks = [exam.ask(recommender) for recommender in recommenders]
     mine, theirs = marks[0], marks[1] if production is not None else None
@@ -156,15 +161,12 @@ def run(
     )
 
 
-def _open(folder: Path, user_key: str) -> Recommender:
-    """Proven in every precision that it may be served in."""
-    release = Release.open(folder)
+def _prove_precisions(recommender: Recommender) -> None:
+    """In every other precision that it may be served in."""
+    release = recommender.release
     say(f"gate: release {release.number} must give its golden answers")
     for precision in list(release.encoders)[1:]:
-        prove(Recommender(release, precision=precision, user_key=user_key))
-    recommender = Recommender(release, user_key=user_key)
-    prove(recommender)
-    return recommender
+        prove(Recommender(release, precision=precision, user_key=recommender.users.key))
 
 
 def _bar(check: Check) -> dict[str, float] | None:

@@ -126,79 +126,100 @@ class _Side:
 
 @numba.njit(parallel=True, fastmath=True, cache=True)
 def _solve_rows(indptr, indices, data, fixed, gramian, ridge, prior, solved, steps, bounds):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Conjugate gradients on each row's normal equations, in place. Every row is its own, so the order of threads
-    does not matter to the result. No loop both adds up and writes: the compiler would vectorise it only where the
-    arrays happen to lie apart, and add in another order where they do not."""
+    """Conjugate gradients (Hestenes and Stiefel, 1952) on each row's normal equations A x = b, in place.
+
+    Of a row u with observations i: A = a0 V'V + sum |c_ui| v_i v_i' + lambda I, b = sum max(c_ui, 0) v_i + lambda x0.
+    indptr, indices, data: the confidences c in CSR form; fixed: (items, factors) V; gramian: a0 V'V; ridge: (rows,)
+    lambda; prior: (rows or 1, factors) x0; solved: (rows, factors) x, from where it starts; bounds: of the chunks.
+    Every row is its own, so the order of threads does not matter to the result."""
     factors = fixed.shape[1]
-    one = np.float32(1)
     for chunk in numba.prange(bounds.shape[0] - 1):
-        residual = np.empty(factors, np.float32)
-        direction = np.empty(factors, np.float32)
-        image = np.empty(factors, np.float32)  # of the direction under the system
-        near = np.empty((1024, factors), np.float32)
+        r, p, ap = np.empty(factors, np.float32), np.empty(factors, np.float32), np.empty(factors, np.float32)
+        v = np.empty((1024, factors), np.float32)
         for row in range(bounds[chunk], bounds[chunk + 1]):
             start, observed = indptr[row], indptr[row + 1] - indptr[row]
-            solution = solved[row]
-            before = prior[row if prior.shape[0] > 1 else 0]
+            x, x0 = solved[row], prior[row if prior.shape[0] > 1 else 0]
             if observed == 0:
-                solution[:] = before
+                x[:] = x0
                 continue
-            if observed > near.shape[0]:
-                near = np.empty((observed, factors), np.float32)
+            if observed > v.shape[0]:
+                v = np.empty((observed, factors), np.float32)
             for at in range(observed):
-                source, target = fixed[indices[start + at]], near[at]
+                source, target = fixed[indices[start + at]], v[at]
                 for k in range(factors):
                     target[k] = source[k]
-            for k in range(factors):
-                residual[k] = ridge[row] * (before[k] - solution[k])
-            for i in range(factors):
-                line, value = gramian[i], solution[i]
-                for k in range(factors):
-                    residual[k] -= line[k] * value
-            for at in range(observed):
-                vector, dot = near[at], np.float32(0)
-                for k in range(factors):
-                    dot += vector[k] * solution[k]
-                confidence = data[start + at]
-                wanted = one if confidence > 0 else np.float32(0)
-                weight = abs(confidence) * (wanted - dot)
-                for k in range(factors):
-                    residual[k] += weight * vector[k]
-            square = np.float32(0)
-            for k in range(factors):
-                direction[k] = residual[k]
-            for k in range(factors):
-                square += residual[k] * residual[k]
-            for _ in range(steps):
-                if square < 1e-16:
-                    break
-                for k in range(factors):
-                    image[k] = ridge[row] * direction[k]
-                for i in range(factors):
-                    line, value = gramian[i], direction[i]
-                    for k in range(factors):
-                        image[k] += line[k] * value
-                for at in range(observed):
-                    vector, dot = near[at], np.float32(0)
-                    for k in range(factors):
-                        dot += vector[k] * direction[k]
-                    weight = abs(data[start + at]) * dot
-                    for k in range(factors):
-                        image[k] += weight * vector[k]
-                curvature = np.float32(0)
-                for k in range(factors):
-                    curvature += direction[k] * image[k]
-                length = square / curvature
-                after = np.float32(0)
-                for k in range(factors):
-                    solution[k] += length * direction[k]
-                    residual[k] -= length * image[k]
-                for k in range(factors):
-                    after += residual[k] * residual[k]
-                turn = after / square
-                square = after
-                for k in range(factors):
-                    direction[k] = residual[k] + turn * direction[k]
+            c = data[start : start + observed]
+            _residual(r, v, c, gramian, ridge[row], x, x0)
+            _iterate(x, r, p, ap, v, c, gramian, ridge[row], steps)
+
+
+# No loop both adds up and writes: the compiler would vectorise it only where the arrays happen to lie apart, and add in
+# another order where they do not.
+@numba.njit(fastmath=True, cache=True)
+def _residual(r, v, c, gramian, ridge, x, x0):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """r = b - A x."""
+    factors, one = r.shape[0], np.float32(1)
+    for k in range(factors):
+        r[k] = ridge * (x0[k] - x[k])
+    for i in range(factors):
+        line, value = gramian[i], x[i]
+        for k in range(factors):
+            r[k] -= line[k] * value
+    for at in range(c.shape[0]):
+        vector, dot = v[at], np.float32(0)
+        for k in range(factors):
+            dot += vector[k] * x[k]
+        weight = abs(c[at]) * ((one if c[at] > 0 else np.float32(0)) - dot)
+        for k in range(factors):
+            r[k] += weight * vector[k]
+
+
+@numba.njit(fastmath=True, cache=True)
+def _multiply(ap, v, c, gramian, ridge, p):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """ap = A p."""
+    factors = p.shape[0]
+    for k in range(factors):
+        ap[k] = ridge * p[k]
+    for i in range(factors):
+        line, value = gramian[i], p[i]
+        for k in range(factors):
+            ap[k] += line[k] * value
+    for at in range(c.shape[0]):
+        vector, dot = v[at], np.float32(0)
+        for k in range(factors):
+            dot += vector[k] * p[k]
+        weight = abs(c[at]) * dot
+        for k in range(factors):
+            ap[k] += weight * vector[k]
+
+
+@numba.njit(fastmath=True, cache=True)
+def _iterate(x, r, p, ap, v, c, gramian, ridge, steps):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """x += alpha p, r -= alpha A p, p = r + beta p; alpha = r'r / p'A p, beta = r'r / r'r before."""
+    factors = x.shape[0]
+    for k in range(factors):
+        p[k] = r[k]
+    rr = np.float32(0)
+    for k in range(factors):
+        rr += r[k] * r[k]
+    for _ in range(steps):
+        if rr < 1e-16:
+            break
+        _multiply(ap, v, c, gramian, ridge, p)
+        pap = np.float32(0)
+        for k in range(factors):
+            pap += p[k] * ap[k]
+        alpha = rr / pap
+        for k in range(factors):
+            x[k] += alpha * p[k]
+            r[k] -= alpha * ap[k]
+        before = rr
+        rr = np.float32(0)
+        for k in range(factors):
+            rr += r[k] * r[k]
+        beta = rr / before
+        for k in range(factors):
+            p[k] = r[k] + beta * p[k]
 
 
 def _solve_on_gpu(

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from service.errors import PromotionRefused, ReleaseDamaged
-from service.recommender.release import Manifest
+from service.recommender.golden import prove
+from service.recommender.pipeline import Recommender
+from service.recommender.release import Manifest, Release
 from service.recommender.user_keys import DEFAULT_USER_KEY
 from tests.shop import Shop
 from training.data.catalogue_reader import read
@@ -21,6 +23,13 @@ from training.promotion.gate import Report
 from training.promotion.gate_checks import Check
 
 
+def opened(folder: Path) -> Recommender:
+    """A release, proven, as the gate is given it."""
+    recommender = Recommender(Release.open(folder), user_key=DEFAULT_USER_KEY)
+    prove(recommender)
+    return recommender
+
+
 def run(shop: Shop, release: int, production: int | None, **changes: dict[str, float]) -> Report:
     limits = gate.read_thresholds(None)
     limits["cost"]["most_latency"] = 100.0  # other tests share the machine
@@ -28,7 +37,7 @@ def run(shop: Shop, release: int, production: int | None, **changes: dict[str, f
         limits[section] |= values
     folders = [None if number is None else shop.releases / str(number) for number in (release, production)]
     assert folders[0] is not None
-    return gate.run(folders[0], folders[1], read(shop.catalogue), limits, user_key=DEFAULT_USER_KEY)
+    return gate.run(opened(folders[0]), folders[1], read(shop.catalogue), limits, user_key=DEFAULT_USER_KEY)
 
 
 def named(report: Report) -> dict[str, Check]:
@@ -141,7 +150,7 @@ def test_a_result_is_fresh_for_these_releases_and_thresholds_and_a_day(shop: Sho
     """Another production, other bounds, yesterday's: the gate must run again."""
     one, two, three = (shop.releases / number for number in "123")
     limits = gate.read_thresholds(None)
-    report = gate.run(two, one, read(shop.catalogue), limits, user_key=DEFAULT_USER_KEY)
+    report = gate.run(opened(two), one, read(shop.catalogue), limits, user_key=DEFAULT_USER_KEY)
     facts, page = report.save(tmp_path / "gates")
     assert Report.read(facts) == report
     assert json.loads(facts.read_text())["passed"] is report.passed
