@@ -9,30 +9,57 @@ import yaml
 
 from tests.processes import HOME
 
-WORKFLOWS = sorted((HOME / ".github" / "workflows").glob("*.yml"))
-TARGETS = set(re.findall(r"^([a-z0-9-]+):", (HOME / "Makefile").read_text(), flags=re.M))
+WORKFLOWS = {path.stem: path for path in (HOME / ".github" / "workflows").iterdir()}
+MAKEFILE = (HOME / "Makefile").read_text()
+PHONY = {name for line in re.findall(r"^\.PHONY: *(.*)$", MAKEFILE, re.M) for name in line.split()}
+RULES = set(re.findall(r"^([a-z0-9-]+):(?!=).*?## ", MAKEFILE, re.M))
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_a_workflow_runs_nothing_but_make(path: Path) -> None:
-    """What is run there can be run here, by the same name; and nothing that a stranger wrote is put into a shell."""
-    text = path.read_text()
-    steps = [step for job in yaml.safe_load(text)["jobs"].values() for step in job["steps"]]
-    commands = [step["run"] for step in steps if "run" in step]
-    assert commands
-    for command in commands:
-        words = command.split()
-        assert words[0] == "make"
-        assert set(words[1:]) <= TARGETS
-        assert "${{" not in command
+def commands(workflow: str) -> list[str]:
+    """What its steps run."""
+    jobs = yaml.safe_load(WORKFLOWS[workflow].read_text())["jobs"]
+    return [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+
+
+def targets(command: str) -> list[str]:
+    """Those of `make`, which are all that it may say. AssertionError for anything else, and for a name that make would
+    not know, or would take for a file."""
+    program, *named = command.split()
+    assert program == "make", command
+    assert named, "make alone lists its targets and does nothing"
+    assert set(named) <= RULES & PHONY, f"{command}: no such target"
+    return named
+
+
+@pytest.mark.parametrize("workflow", ["check", "promote", "release"])
+def test_a_workflow_runs_nothing_but_make(workflow: str) -> None:
+    """What is run there can be run here, by the same name, as make itself says; and nothing that a stranger wrote is
+    put into a shell."""
+    assert commands(workflow)
+    for command in commands(workflow):
+        asked = ["make", "--dry-run", "--file", HOME / "Makefile", *targets(command)]
+        done = subprocess.run(asked, cwd=HOME, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_no_workflow_is_left_out() -> None:
+    """Each of the folder is looked at above."""
+    assert set(WORKFLOWS) == {"check", "promote", "release"}
+
+
+@pytest.mark.parametrize(
+    "command", ["make", "make tests", "make PORT=1", "make -C x test", "make test; id", "id", "make k8s"]
+)
+def test_what_is_no_target_is_found(command: str) -> None:
+    """No target, one that is none, a variable, an option, more than make, or the name of a folder."""
+    with pytest.raises(AssertionError):
+        targets(command)
 
 
 def test_the_checks_of_a_push_are_those_of_ci() -> None:
-    """`.ci/run` calls what the workflow calls."""
-    ci = (HOME / ".ci" / "run").read_text()
-    steps = yaml.safe_load((HOME / ".github" / "workflows" / "check.yml").read_text())["jobs"]["check"]["steps"]
-    for step in steps:
-        assert step.get("run", "") in ci
+    """`.ci/run` calls what the workflow calls, each as a line of its own, in the same order."""
+    lines = (HOME / ".ci" / "run").read_text().splitlines()
+    assert [line for line in lines if line in commands("check")] == commands("check") != []
 
 
 ENGINES = {

@@ -19,6 +19,41 @@ def assert_quiet(traced: Traced) -> None:
     assert list((traced.folder / "home").iterdir()) == []
 
 
+# addresses of RFC 5737 and RFC 3849, which nobody has; a datagram socket that is connected sends nothing
+REPORTS = {
+    "192.0.2.1:443": "socket.socket(type=socket.SOCK_DGRAM).connect(('192.0.2.1', 443))",
+    "2001:db8::1:443": "socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).connect(('2001:db8::1', 443))",
+    "192.0.2.1:8125": "socket.socket(type=socket.SOCK_DGRAM).sendto(b'used', ('192.0.2.1', 8125))",
+    "192.0.2.1:8126": "socket.socket(type=socket.SOCK_DGRAM).sendmsg([b'used'], [], 0, ('192.0.2.1', 8126))",
+    "127.0.0.53:53": "socket.socket(type=socket.SOCK_DGRAM).connect(('127.0.0.53', 53))",
+}
+
+
+@pytest.mark.parametrize("address", REPORTS)
+def test_who_reports_is_caught(address: str, tmp_path: Path) -> None:
+    """Over IPv4, IPv6, in a datagram, or by asking this machine's name server for an address; also where the network
+    gives no way to it. What stays on this machine is no report."""
+    local = "socket.socket(type=socket.SOCK_DGRAM).connect(('127.0.0.1', 443))"
+    tried = f"import contextlib, socket\nwith contextlib.suppress(OSError): {REPORTS[address]}\n{local}"
+    assert run_traced(tmp_path, "-c", tried).connections() == {address}
+
+
+def test_who_writes_elsewhere_is_caught(tmp_path: Path) -> None:
+    """In another folder, and in the home folder, where libraries keep who you are."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "own").mkdir()
+    kept = str(elsewhere / "id")
+    tried = f"from pathlib import Path; Path({kept!r}).touch(); (Path.home() / 'id').touch()"
+    traced = run_traced(tmp_path / "own", "-c", tried)
+    assert traced.written() == {kept}
+    with pytest.raises(AssertionError):
+        assert_quiet(traced)
+    quiet = run_traced(tmp_path / "own", "-c", "pass")
+    with pytest.raises(AssertionError, match="home"):
+        assert_quiet(quiet)
+
+
 def test_serving_is_quiet(release_folder: Path, photo: bytes, tmp_path: Path) -> None:
     """All engines are tried at start; a photo and a user are answered."""
     port = free_port()
@@ -56,10 +91,10 @@ def test_every_command_is_quiet(boutique_folder: Path, tmp_path: Path) -> None:
         ("evaluate", releases / "1", "--catalogue", catalogue, "--out", tmp_path / "evaluation"),
     ]
     for command in commands:
-        assert_quiet(run_traced(tmp_path, *command))
+        assert_quiet(run_traced(tmp_path, "-m", "training", *command))
     # a bento goes into BentoML's store, which lies in the home folder
     packing = ("bento", "1", "--releases", releases, "--out", tmp_path / "dist", "--default-user-key")
-    traced = run_traced(tmp_path, *packing)
+    traced = run_traced(tmp_path, "-m", "training", *packing)
     assert traced.connections() == set()
     assert traced.written() == set()
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["bentoml"]

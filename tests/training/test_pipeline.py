@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.errors import CatalogueError, ReleaseMismatch
+from service.errors import BadQuery, CatalogueError, ReleaseMismatch
 from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender
 from service.recommender.query import Query
@@ -127,8 +127,9 @@ def test_a_catalogue_without_pictures_still_gives_a_release(boutique_folder: Pat
     recommender = Recommender(Release.open(path))
     prove(recommender)
     assert recommender.recommend([Query(user_id="00007")])[0].tier == "taste"
-    with pytest.raises(Exception, match="without pictures"):
+    with pytest.raises(BadQuery, match="without pictures: it cannot look") as refused:
         recommender.recommend([Query(image=b"x")])
+    assert refused.value.field == "image"
 
 
 def _without_pictures(items: str) -> str:

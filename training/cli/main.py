@@ -1,5 +1,6 @@
-"""The `vitrine` command. Its verbs: train.py makes releases (tune.py searches), release.py looks at one, compare.py at more, promote.py
-promotes them, package.py packs them for other machines, triton.py readies them for Triton."""
+"""The `vitrine` command. Its verbs: train.py makes releases, tune.py searches parameters, release.py looks at a release,
+compare.py at several, promote.py promotes them, package.py packs them for other machines, triton.py readies them for
+Triton."""
 
 import sys
 

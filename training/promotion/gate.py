@@ -134,7 +134,7 @@ def run(
         recommenders.append(Recommender(Release.open(production), user_key=user_key))
         prove(recommenders[1])
     for recommender in recommenders:
-        _prove_precisions(recommender)
+        prove_precisions(recommender)
     folders = [recommender.release.path for recommender in recommenders]
     exam = set_exam(catalogue, last_cutoff(recommenders), vectors=of_looks(recommenders[0], catalogue))
     marks = [exam.ask(recommender) for recommender in recommenders]
@@ -161,8 +161,8 @@ def run(
     )
 
 
-def _prove_precisions(recommender: Recommender) -> None:
-    """In every other precision that it may be served in."""
+def prove_precisions(recommender: Recommender) -> None:
+    """Send its golden cases through every other precision that it may be served in. Raises ReleaseMismatch."""
     release = recommender.release
     say(f"gate: release {release.number} must give its golden answers")
     for precision in list(release.encoders)[1:]:

@@ -114,17 +114,26 @@ def test_every_protocol_gives_the_same_items(service: Service, boutique_folder: 
 def test_several_rows_are_answered_as_each_alone(client: tuple[Any, Any], photo: bytes) -> None:
     """Rows share a request, not their answers; what is missing is padded with "" and NaN."""
     asked, kind = client
-    inputs = [
-        tensor(kind, "IMAGE", np.array([photo, b"", photo], object), "BYTES"),
-        tensor(kind, "FILTER", np.array([b"", b'{"category": ["dress"]}', b'{"price": {"max": -1}}'], object), "BYTES"),
-        tensor(kind, "K", np.array([50], np.int32), "INT32"),
-    ]
-    answer = asked.infer("recommender", inputs)
-    items, scores = answer.as_numpy("ITEM_ID"), answer.as_numpy("SCORE").astype(float)
+    rows = {
+        "IMAGE": np.array([photo, b"", photo], object),
+        "FILTER": np.array([b"", b'{"category": ["dress"]}', b'{"price": {"max": -1}}'], object),
+    }
+
+    def ask(chosen: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        inputs = [tensor(kind, name, values[chosen], "BYTES") for name, values in rows.items()]
+        answer = asked.infer("recommender", [*inputs, tensor(kind, "K", np.array([50], np.int32), "INT32")])
+        return answer.as_numpy("ITEM_ID"), answer.as_numpy("SCORE").astype(float), answer.as_numpy("TIER")
+
+    items, scores, tiers = ask(slice(None))
     assert items.shape == scores.shape == (3, 50)
-    assert [tier.decode() for tier in answer.as_numpy("TIER")] == ["visual", "popular", "visual"]
+    assert [tier.decode() for tier in tiers] == ["visual", "popular", "visual"]
     assert ((items == b"") == np.isnan(scores)).all()
     assert [int((row != b"").sum()) for row in items] == [50, 12, 0]
+    for row in range(3):
+        own_items, own_scores, own_tier = ask(slice(row, row + 1))
+        assert own_items.tolist() == items[row : row + 1].tolist()
+        np.testing.assert_allclose(own_scores, scores[row : row + 1], rtol=1e-5)
+        assert own_tier.tolist() == tiers[row : row + 1].tolist()
 
 
 def test_similar_takes_a_picture_or_an_item(client: tuple[Any, Any], photo: bytes) -> None:

@@ -1,12 +1,16 @@
 """The whole request: which tier answers, what is left out, and that reasons add up."""
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from service.errors import BadQuery, NotFound
 from service.recommender.pipeline import Recommender
 from service.recommender.query import Event, Query, SimilarQuery
 from service.recommender.recommendation import Recommendation
+from tests.hostile import encode
 
 EVENTS = (Event("0004", "purchase"), Event("0016", "view"))
 
@@ -176,9 +180,21 @@ def test_embedding_gives_unit_vectors(recommender: Recommender, photo: bytes) ->
 
 
 def test_a_boxed_part_is_looked_at_alone(recommender: Recommender, photo: bytes) -> None:
-    """The box changes what is seen."""
-    whole, part = recommender.embed([photo, photo], boxes=[None, (0.3, 0.3, 0.6, 0.6)])
-    assert whole @ part < 0.999
+    """As if it had been cut out: what lies around it may be anything, and what lies within it counts."""
+    picture = Image.open(io.BytesIO(photo)).convert("RGB").resize((320, 320))
+    sides = (80, 80, 240, 240)
+    part = picture.crop(sides)
+    elsewhere = Image.new("RGB", picture.size, (255, 0, 255))
+    elsewhere.paste(part, sides)
+    changed = picture.copy()
+    changed.paste((255, 0, 255), sides)
+    sent = [encode(each, "PNG") for each in (picture, elsewhere, changed, part)]
+    box = (0.25, 0.25, 0.75, 0.75)
+    boxed, around, within, cut = recommender.embed(sent, boxes=[box, box, box, None])
+    np.testing.assert_allclose(around, boxed, atol=1e-6)
+    np.testing.assert_allclose(cut, boxed, atol=1e-6)
+    assert within @ boxed < 0.9
+    assert recommender.embed(sent[:1])[0] @ boxed < 0.999
 
 
 def test_an_unreadable_picture_is_the_askers_error(recommender: Recommender) -> None:

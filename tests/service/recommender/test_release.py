@@ -1,9 +1,12 @@
 """A release verifies as a whole, or is refused with what is wrong."""
 
+import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,6 +16,7 @@ from service.recommender.pipeline import Recommender
 from service.recommender.query import Query
 from service.recommender.release import MANIFEST, Manifest, Release, list_files
 from tests.processes import FIXTURES
+from tests.stored_text import READERS, ids_in
 
 
 def reseal(folder: Path, **changes: object) -> None:
@@ -85,15 +89,44 @@ def test_another_user_key_is_refused(release_folder: Path) -> None:
         Recommender(Release.open(release_folder), user_key="another")
 
 
-def test_nothing_in_a_release_names_a_shopper(release_folder: Path) -> None:
+def test_nothing_in_a_release_names_a_shopper(release_folder: Path, boutique_folder: Path) -> None:
     """User ids are keyed hashes, and nobody's profile is copied: what is stored of it is common to many."""
-    for path in release_folder.rglob("*"):
-        if path.is_file():
-            assert b"00007" not in path.read_bytes() or path.suffix in (".onnx", ".npy", ".faiss", ".bin", ".picture")
+    with (boutique_folder / "users.csv").open() as file:
+        users = {row["user_id"] for row in csv.DictReader(file)}
+    assert len(users) == 200
+    files = [path for path in release_folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == set(READERS)
+    assert {path.name: found for path in files if (found := ids_in(path, users))} == {}
     assert pq.read_table(release_folder / "ranker" / "users.parquet").column_names == ["user"]
     told = json.loads((release_folder / "features.json").read_text())["user_features"]
     ages = {column["name"]: column["values"] for column in told}["age"]
     assert ages == [], "an age that few have would tell who they are"
+
+
+USERS = [f"{number:05d}" for number in range(200)]
+NAMING: dict[str, Callable[[Path], object]] = {
+    "values.parquet": lambda path: pq.write_table(pa.table({"user": USERS}), path),
+    "lists.parquet": lambda path: pq.write_table(pa.table({"users": [USERS]}), path),
+    "bytes.parquet": lambda path: pq.write_table(pa.table({"user": [user.encode() for user in USERS]}), path),
+    "column.parquet": lambda path: pq.write_table(pa.table({user: [1] for user in USERS}), path),
+    "metadata.parquet": lambda path: pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({"u": "00007"}), path),
+    "strings.npy": lambda path: np.save(path, np.array(USERS)),
+    "bytes.npy": lambda path: np.save(path, np.array([user.encode() for user in USERS])),
+    "letters.npy": lambda path: np.save(path, np.array([list(user.encode()) for user in USERS], np.uint8)),
+    "escaped.json": lambda path: path.write_text(r'{"a": ["\u00300007"]}'),
+    "key.json": lambda path: path.write_text('{"00007": 1}'),
+    "page.html": lambda path: path.write_text('<img src="data:image/jpeg;base64,AAAA">of &#48;0007'),
+    "network.onnx": lambda path: path.write_bytes(b"\x0800007\x12"),
+    "thumbnails.bin": lambda path: path.write_bytes(b"\xff\xd8" + "00007".encode("utf-16")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMING)
+def test_a_shopper_is_found_in_every_format(name: str, tmp_path: Path) -> None:
+    """So that a search that finds nobody means that nobody is there, and not that it cannot read."""
+    NAMING[name](tmp_path / name)
+    assert "00007" in ids_in(tmp_path / name, USERS)
+    assert ids_in(tmp_path / name, ["00200", "0000"]) == set()
 
 
 @pytest.mark.parametrize("version", [1])

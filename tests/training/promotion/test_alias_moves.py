@@ -1,5 +1,6 @@
 """Who put which release where, when and why: and what becomes of a move that was broken off."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -240,8 +241,9 @@ def test_an_overlay_changes_in_one_line(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_an_image_is_known_by_number_and_digest(text: str) -> None:
     """A tag alone may come to mean another."""
-    with pytest.raises(VitrineError, match="expected NAME:TAG@DIGEST"):
+    with pytest.raises(VitrineError, match=rf"^--image {re.escape(text)}: expected NAME:TAG@DIGEST") as refused:
         Image.parse(text)
+    assert refused.type is VitrineError
 
 
 WITH_CANARY = """\
@@ -274,25 +276,30 @@ def test_a_canary_is_written_into_an_overlay_and_taken_out(tmp_path: Path) -> No
     assert path.read_text().count("# canary: ") == 4
 
 
+NO_ENTRY = r"must say once, under images, `- name: vitrine` with a `newTag`"
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("text", "says"),
     [
-        "",
-        "images:\n  - name: vitrine\n",
-        OVERLAY.format(tag="latest"),
-        2 * OVERLAY.format(tag=1),
-        OVERLAY.format(tag="7@sha256:12"),
+        ("", NO_ENTRY),
+        ("images:\n  - name: vitrine\n", NO_ENTRY),
+        (2 * OVERLAY.format(tag=1), NO_ENTRY),
+        (OVERLAY.format(tag="latest"), 'expected a newTag of vitrine such as .*; got "latest"'),
+        (OVERLAY.format(tag="7@sha256:12"), 'expected a newTag of vitrine such as .*; got "7@sha256:12"'),
     ],
 )
-def test_an_overlay_without_one_release_is_refused(tmp_path: Path, text: str) -> None:
-    """None, a name in its place, or two."""
+def test_an_overlay_without_one_release_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    """None, two, or a name in its place: the message names the file, and what was expected in it."""
     path = tmp_path / "kustomization.yaml"
     path.write_text(text)
-    with pytest.raises(VitrineError, match="newTag"):
-        overlays.write(path, 7)
-    assert path.read_text() == text
-    with pytest.raises(VitrineError, match="vitrine-candidate"):
-        overlays.write_candidate(path, None)
+    no_canary = "must say once, under images, `- name: vitrine-candidate` with a `newTag`"
+    for write, expected in ((lambda: overlays.write(path, 7), says),
+                            (lambda: overlays.write_candidate(path, None), no_canary)):  # fmt: skip
+        with pytest.raises(VitrineError, match=rf"^{re.escape(str(path))}:? {expected}") as refused:
+            write()
+        assert refused.type is VitrineError
+        assert path.read_text() == text
 
 
 def test_a_proposal_writes_the_overlay_and_moves_nothing(shop: Shop, tmp_path: Path) -> None:
@@ -307,6 +314,7 @@ def test_a_proposal_writes_the_overlay_and_moves_nothing(shop: Shop, tmp_path: P
     unnamed = subprocess.run(
         [*command, "--write-overlay", str(overlay)], cwd=HOME, capture_output=True, text=True, check=False
     )
+    assert unnamed.returncode == 1
     assert "nobody has said which image release 1 is in" in unnamed.stderr
     assert overlay.read_text() == OVERLAY.format(tag=6)
     digest = f"sha256:{'a1' * 32}"

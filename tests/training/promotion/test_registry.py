@@ -91,13 +91,13 @@ def test_a_release_is_fetched_and_verified_on_arrival(shop: Shop, tmp_path: Path
 def test_what_was_changed_on_its_way_does_not_arrive(shop: Shop, tmp_path: Path) -> None:
     """A changed part, a changed manifest, a format of tomorrow: refused, and nothing is left behind."""
     registry = local(shop.releases)
-    for number, name, change, error in (
-        (1, "items.parquet", b"changed", ReleaseDamaged),
-        (2, MANIFEST, b"{}", ReleaseDamaged),
+    for number, name, change, says in (
+        (1, "items.parquet", b"changed", "changed: items.parquet"),
+        (2, MANIFEST, b"{}", "its manifest is another"),
     ):
         [stored] = Path(shop.releases / ".registry" / "artefacts").rglob(f"*{registry.get(number).run_id}*/**/{name}")
         stored.write_bytes(change)
-        with pytest.raises(error):
+        with pytest.raises(ReleaseDamaged, match=says):
             registry.fetch(number, tmp_path / "elsewhere")
     assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == []
     other = shop.releases / "2"
@@ -111,7 +111,7 @@ def test_a_release_of_a_later_format_is_not_registered(shop: Shop) -> None:
     """What this code cannot read it does not promote either."""
     manifest = shop.releases / "1" / MANIFEST
     manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
-    with pytest.raises(ReleaseTooNew):
+    with pytest.raises(ReleaseTooNew, match="format version 99"):
         local(shop.releases).add(shop.releases / "1")
 
 

@@ -19,11 +19,11 @@ from service.encoder.engines import OnnxRuntime
 from service.errors import ReleaseDamaged, ReleaseMismatch, VitrineError
 from service.recommender.release import Manifest, Release
 from service.serving import model_repository as installing
+from tests.processes import HOME
 from tests.quick import options
 from training.data.catalogue_reader import read
 from training.encoder.export import WEIGHTS, named_after_weights
 from training.pipeline import train
-from training.stage_cache import SOURCES
 from training.triton import repository, tensorrt
 from training.triton.lint import lint
 
@@ -32,7 +32,7 @@ from training.triton.lint import lint
 def model_repository(tmp_path: Path, release_folder: Path) -> Path:
     """The project's repository with release 1 installed."""
     ignored = shutil.ignore_patterns("[0-9]*")
-    folder = Path(shutil.copytree(SOURCES / "model_repository", tmp_path / "repository", ignore=ignored))
+    folder = Path(shutil.copytree(HOME / "model_repository", tmp_path / "repository", ignore=ignored))
     installing.install(Release.open(release_folder), folder)
     return folder
 
@@ -306,8 +306,9 @@ def test_trtexec_is_asked_for_the_batches_that_are_served(tmp_path: Path, monkey
     assert f"--onnx={tmp_path / 'encoder.onnx'}" in said
     assert {"--minShapes=images:1x224x224x3", "--maxShapes=images:32x224x224x3", "--fp16"} <= set(said)
     program.write_text("#!/bin/sh\necho no such layer; exit 3\n")
-    with pytest.raises(VitrineError, match="no such layer"):
+    with pytest.raises(VitrineError, match=r"^trtexec failed with 3: no such layer") as refused:
         tensorrt.build_plan(tmp_path / "encoder.onnx", tmp_path / "plan", "fp32")
+    assert refused.type is VitrineError
 
 
 def test_without_tensorrt_the_verb_says_what_is_missing(release_folder: Path, boutique_folder: Path) -> None:
