@@ -33,6 +33,7 @@ import psutil
 from clustered import draw
 from curves import draw_curves
 
+from service.recommender.agreement import overlaps
 from service.recommender.index.vector_index import HNSW_CONSTRUCTION, HNSW_LINKS, Index, build
 from training.index.embedding import RECALL, tune_search
 
@@ -169,7 +170,7 @@ def measure(work: Path, library: str) -> dict[str, Any]:
 def point(search: Search, queries: np.ndarray, truth: np.ndarray, ef: int) -> dict[str, float]:
     """Recall and queries a second at one ef."""
     found = search(queries, ef)
-    recall = np.mean([len(set(a) & set(b)) / K for a, b in zip(found.tolist(), truth.tolist(), strict=True)])
+    recall = overlaps(truth.tolist(), found.tolist()).mean()
     seconds = []
     for _ in range(ROUNDS):
         started = time.process_time()

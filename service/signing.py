@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from service.errors import ReleaseUntrusted, UnsafeSettings
+from service.files import write_text
 
 SIGNATURE = "manifest.sig"
 MANIFEST = "manifest.json"
@@ -56,9 +57,7 @@ def sign(folder: Path, private: Path) -> str:
         "format": 1, "algorithm": "ed25519", "key": name_of(key.public_key()),
         "signature": base64.b64encode(signature).decode(),
     }  # fmt: skip
-    aside = folder / f".{SIGNATURE}.part"
-    aside.write_text(json.dumps(said, indent=1) + "\n")
-    aside.replace(folder / SIGNATURE)
+    write_text(folder / SIGNATURE, json.dumps(said, indent=1) + "\n")
     return name_of(key.public_key())
 
 

@@ -13,7 +13,8 @@ import torch
 
 from service.encoder.engines import OnnxRuntime
 from service.errors import CatalogueError
-from service.recommender.release import Release, digest, encoder_file
+from service.files import digest
+from service.recommender.release import Release, encoder_file
 from service.recommender.user_keys import key_check
 from service.serving import model_repository
 from training.data import pictures, side_information, split

@@ -10,26 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training import source_code
 from training.progress import say
-from training.source_code import source_files
+from training.source_code import files_behind
 
 STAGES = ("encoder", "export", "index", "ranker", "package")
 
-# The packages, and modules, whose change calls for a stage's product to be made anew. What a stage takes from the one
-# before it is told by that one's key.
+# The modules that make a stage's product: a change of theirs, or of anything of ours that they import, calls for a new
+# one.
 CODE = {
-    "pictures": ("training.data", "service.encoder", "service.recommender.index"),
-    "encoder": ("training.encoder",),
-    "export": ("training.encoder",),
-    "index": ("training.index", "training.encoder", "service.encoder", "service.recommender.index"),
-    "ranker": ("training.ranker", "training.data", "training.measures", "service.recommender"),
-    "int8": ("training.encoder", "service.encoder", "service.recommender"),
-    "fp16": ("training.encoder", "service.encoder", "service.recommender"),
-    "package": (
-        "training.packaging", "training.evaluation", "training.encoder", "training.ranker", "training.data",
-        "training.measures", "service.encoder", "service.recommender",
-    ),
-}  # fmt: skip
+    "pictures": ("training.data.pictures",),
+    "encoder": ("training.encoder.examples", "training.encoder.trainer"),
+    "export": ("training.encoder.export",),
+    "index": ("training.index.embedding",),
+    "ranker": ("training.data.side_information", "training.ranker.stage"),
+    "int8": ("training.encoder.precisions",),
+    "fp16": ("training.encoder.precisions",),
+    "package": ("training.packaging.stage",),
+}
+# what no product depends on: how things are said, stored and signed
+NEUTRAL = frozenset((
+    "service.errors", "service.signing", "training.progress", "training.source_code", "training.sqlite",
+    "training.stage_cache",
+))  # fmt: skip
 
 KEPT = 2  # products of each stage, the latest ones
 
@@ -56,7 +59,7 @@ class Workshop:
     ) -> Product:  # fmt: skip
         """Return the product of a stage, building it if there is none for these inputs.
 
-        inputs: JSON values; code: packages and modules whose change calls for a new product;
+        inputs: JSON values; code: the modules that make it, see CODE;
         build: fills a folder and returns facts; resumable: an unfinished folder is handed to it again."""
         if (product := self.find(stage, inputs, code=code)) is not None:
             say(f"{stage}: skipped, its inputs have not changed")
@@ -92,8 +95,8 @@ class Workshop:
     def key(inputs: dict[str, Any], code: tuple[str, ...]) -> str:
         """sha256 over inputs and the text of the code."""
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode())
-        for file in source_files(*code):
-            digest.update(file.read_bytes())
+        for file in files_behind(code, NEUTRAL):
+            digest.update(str(file.relative_to(source_code.HOME)).encode() + file.read_bytes())
         return digest.hexdigest()
 
     @contextmanager

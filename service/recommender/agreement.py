@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -23,6 +25,11 @@ class Comparison:
 def overlap(expected: Sequence[object], found: Iterable[object]) -> float:
     """The share of what is expected that was found; 0 where nothing is expected."""
     return len(set(expected) & set(found)) / max(1, len(expected))
+
+
+def overlaps(expected: Iterable[Sequence[object]], found: Iterable[Iterable[object]]) -> np.ndarray:
+    """`overlap` of each pair: (n,) float64."""
+    return np.array([overlap(one, other) for one, other in zip(expected, found, strict=True)])
 
 
 def rank_correlation(a: Sequence[str], b: Sequence[str]) -> float:

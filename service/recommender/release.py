@@ -12,7 +12,6 @@ Encoder, vectors and index are absent for a catalogue without pictures, the arra
 interactions.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from service.encoder.preprocessing import Preprocessing, decode_all
 from service.errors import ReleaseDamaged, ReleaseMismatch, ReleaseTooNew, shown
+from service.files import digest, write_text
 from service.recommender.catalogue import Items, Thumbnails
 from service.recommender.factors import Ranker
 from service.recommender.index.in_catalogue import Familiarity
@@ -77,10 +77,8 @@ class Manifest:
             raise ReleaseDamaged(f"{path} lacks {error}") from error
 
     def write(self, folder: Path) -> None:
-        """Write manifest.json aside, then rename."""
-        aside = folder / (MANIFEST + ".part")
-        aside.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
-        aside.replace(folder / MANIFEST)
+        """Write manifest.json."""
+        write_text(folder / MANIFEST, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +218,7 @@ def resolve(path: Path) -> Path:
 
 def point(pointer: Path, text: str) -> None:
     """Have a pointer file, which `resolve` reads, say this from one moment to the next."""
-    aside = pointer.with_name(f".{pointer.name}.part")
-    aside.write_text(text)
-    aside.replace(pointer)
+    write_text(pointer, text)
 
 
 def verify(folder: Path, *, trusted: Sequence[Ed25519PublicKey] = ()) -> Manifest:
@@ -255,12 +251,6 @@ def list_files(folder: Path) -> dict[str, dict[str, Any]]:
         str(path.relative_to(folder)): {"sha256": digest(path), "bytes": path.stat().st_size}
         for path in sorted(_files(folder))
     }
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files(folder: Path) -> Iterator[Path]:

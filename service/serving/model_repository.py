@@ -16,7 +16,8 @@ import onnxruntime
 
 from service.encoder.selection import SAME
 from service.errors import ReleaseDamaged, ReleaseMismatch
-from service.recommender.release import Release, digest
+from service.files import digest, write_text
+from service.recommender.release import Release
 
 MODEL, PLAN_MODEL = "encoder", "encoder_trt"
 CONFIG, PLAN_CONFIG = (Path(__file__).with_name(f"{model}.pbtxt") for model in (MODEL, PLAN_MODEL))
@@ -55,8 +56,7 @@ def put(source: Path, name: str, model: Path, version: int, *, config: str, prov
         shutil.copyfile(source, aside / name)
         prove(aside / name)
         if not (model / "config.pbtxt").exists():
-            (aside / ".config").write_text(config)
-            (aside / ".config").replace(model / "config.pbtxt")
+            write_text(model / "config.pbtxt", config)
         aside.rename(target.parent)
     except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)

@@ -15,7 +15,8 @@ import tritonclient.http
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from service.recommender.release import MANIFEST, digest
+from service.files import digest
+from service.recommender.release import MANIFEST
 from tests.container.conftest import BASE, tampered
 from tests.container.load import Balancer, OpenLoop
 from tests.container.pods import IMAGE, Pod, memory_group, memory_limit, memory_used, overlay_of, pod, podman, render

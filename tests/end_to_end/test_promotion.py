@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.recommender.release import MANIFEST, digest, verify
+from service.files import digest
+from service.recommender.release import MANIFEST, verify
 from tests.processes import HOME, free_port, mlflow, serve, wait_until
 from tests.shop import catalogues
 from tests.team import QUICK, Team

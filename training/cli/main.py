@@ -1,4 +1,4 @@
-"""The `vitrine` command. Its verbs: train.py makes releases, tune.py searches parameters, release.py looks at a release,
+"""The `vitrine` command. Its verbs: train.py makes releases, tune.py searches parameters, release.py looks at one,
 compare.py at several, promote.py promotes them, package.py packs them for other machines, triton.py readies them for
 Triton."""
 

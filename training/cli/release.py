@@ -12,6 +12,7 @@ import typer
 from rich.table import Column, Table
 
 from service.errors import VitrineError
+from service.files import replacing
 from service.settings import Settings
 from training.cli.console import AsJson, ReleasePath, app, open_recommender, out
 from training.progress import say, track
@@ -214,9 +215,8 @@ def score(
         scored.loc[group.index, "factor_score"] = factor
         scored.loc[group.index, "score"] = final
     left = sorted({*scored.loc[scored.index.difference(known.index), ROW], *(row.row for row in table.unusable)})
-    aside = out_file.with_name(out_file.name + ".part")
-    scored.drop(columns=[ROW, "\0item"]).to_csv(aside, index=False)
-    aside.replace(out_file)
+    with replacing(out_file) as aside:
+        scored.drop(columns=[ROW, "\0item"]).to_csv(aside, index=False)
     if left:
         shown = ", ".join(str(row) for row in left[:10]) + (", ..." if len(left) > 10 else "")
         say(f"{len(left)} of {table.rows} pairs are not scored (unknown item, or no id): rows {shown}")

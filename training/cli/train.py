@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from service.encoder.selection import PRECISIONS
 from service.errors import VitrineError
+from service.files import replacing
 from service.settings import Settings
 from service.signing import read_key
 from training.cli.console import AsJson, CataloguePath, app, open_registry, out
@@ -31,10 +31,8 @@ def demo_data(
 
     if folder.exists():
         raise VitrineError(f"{folder} exists already; name a new folder, or remove it")
-    aside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    boutique.write(aside, items=items, shoppers=shoppers, seed=seed)
-    aside.replace(folder)
+    with replacing(folder) as aside:
+        boutique.write(aside, items=items, shoppers=shoppers, seed=seed)
     print(folder)
 
 

@@ -13,7 +13,7 @@ import torch
 from service.encoder.engines import OnnxRuntime
 from service.encoder.preprocessing import PREPROCESSING
 from service.errors import ReleaseMismatch
-from service.recommender.release import digest
+from service.files import digest
 from training.encoder.backbones import Embedder
 from training.encoder.trainer import EncoderParameters, load
 from training.progress import say

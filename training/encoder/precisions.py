@@ -23,9 +23,10 @@ from service.encoder.engines import ENGINES, installed
 from service.encoder.preprocessing import decode_all
 from service.encoder.selection import available_cpus
 from service.errors import ReleaseMismatch
+from service.files import digest
+from service.recommender.agreement import overlaps
 from service.recommender.pipeline import Recommender
 from service.recommender.query import Query
-from service.recommender.release import digest
 from training.data.catalogue import Catalogue
 from training.progress import say, track
 
@@ -74,7 +75,7 @@ class Judge:
         """Encode the pictures and look for their nearest among the catalogue's, each but itself."""
         expected = self.vectors[self.own]
         found = np.concatenate([encode(self.pixels[at : at + 8]) for at in range(0, len(self.pixels), 8)])
-        overlap = overlaps(self._nearest(found), self._nearest(expected))
+        overlap = overlaps(self._nearest(expected), self._nearest(found))
         cosines = np.einsum("nd,nd->n", found, expected)
         return Agreement(
             float(np.median(overlap)), float(overlap.mean()), float(np.median(cosines)), float(cosines.min())
@@ -98,16 +99,9 @@ def pictures_for(catalogue: Catalogue, vectors: np.ndarray, *, seed: int) -> tup
     return Judge(pixels, np.searchsorted(pictured, queries), vectors[pictured]), calibration
 
 
-def overlaps(
-    answers: Sequence[Sequence[object]] | np.ndarray, others: Sequence[Sequence[object]] | np.ndarray
-) -> np.ndarray:
-    """Share of each of `others` that is in the answer beside it: (n,)."""
-    return np.array([len(set(a) & set(b)) / max(1, len(b)) for a, b in zip(answers, others, strict=True)])
-
-
 def chain_overlaps(own: Recommender, other: Recommender, queries: Sequence[Query]) -> np.ndarray:
     """Ask both the same, each query by itself: the share of `own`'s final items that `other` gives, (n,)."""
-    return overlaps(*([answered(each, query) for query in queries] for each in (other, own)))
+    return overlaps(*([answered(each, query) for query in queries] for each in (own, other)))
 
 
 def answered(recommender: Recommender, query: Query) -> list[str]:

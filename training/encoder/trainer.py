@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
+from service.files import replacing
 from training.data.pictures import Pictures
 from training.encoder import batches, last_layer
 from training.encoder.augmentation import augment
@@ -286,5 +287,5 @@ def _sample(positions: np.ndarray, size: int, rng: np.random.Generator) -> np.nd
 
 
 def _save(state: dict, path: Path) -> None:
-    torch.save(state, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
+    with replacing(path) as aside:
+        torch.save(state, aside)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from service.recommender.agreement import rank_correlation
+from service.recommender.agreement import overlap, rank_correlation
 from service.recommender.pipeline import Recommender
 from service.recommender.query import Event, Query
 from service.recommender.release import Manifest, Release
@@ -86,7 +86,7 @@ def compare(first: Path, second: Path, page: Path, *, user_key: str, catalogue: 
         a, b = (precisions.answered(each, asked.query) for each in recommenders)
         answered.append(Answered(asked.shown, (a, b), rank_correlation(a, b)))
     answered.sort(key=lambda each: each.correlation)
-    shares = [len(set(a) & set(b)) / max(1, len(a), len(b)) for a, b in (each.items for each in answered)]
+    shares = [overlap(*sorted(each.items, key=len, reverse=True)) for each in answered]
     changes = list(_changes(releases[0].manifest, releases[1].manifest))
     figures = [] if catalogue is None else _figures(recommenders, catalogue)
     found = Diff(changes, figures, float(np.mean(shares)) if shares else 1.0, len(answered))

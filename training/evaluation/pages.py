@@ -5,6 +5,8 @@ from typing import Any
 
 import jinja2
 
+from service.files import write_text
+
 STYLE = Path(__file__).with_name("page.css")
 
 
@@ -12,6 +14,4 @@ def write_page(template: Path, path: Path, **values: Any) -> None:
     """Render a template into one file."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     page = environment.from_string(template.read_text())
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(page.render(style=STYLE.read_text(), **values))
-    aside.replace(path)
+    write_text(path, page.render(style=STYLE.read_text(), **values))

@@ -20,7 +20,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from service.errors import VitrineError
-from service.recommender.release import MANIFEST, Manifest, digest
+from service.files import digest, replacing
+from service.recommender.release import MANIFEST, Manifest
 from training.packaging import sbom
 from training.progress import console, say
 from training.source_code import HOME, code_revision, source_files
@@ -77,10 +78,8 @@ def _make_bento(release: Path, out: Path, lock: Path) -> Packed:
     _build(tag, sealed, manifest, lock)
     files = _files(out, manifest)
     sbom.write_for_lock(lock, HOME / "pyproject.toml", files[0])
-    aside = files[1].with_name(f".{files[1].stem}.part.bento")
-    aside.unlink(missing_ok=True)
-    bentoml.bentos.export_bento(tag, str(aside))
-    aside.replace(files[1])
+    with replacing(files[1]) as aside:
+        bentoml.bentos.export_bento(tag, str(aside))
     return Packed(tag, files)
 
 

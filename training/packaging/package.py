@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 
 from service.encoder import preprocessing
 from service.errors import BadQuery
+from service.files import digest
 from service.recommender.catalogue import PICTURED, POPULARITY, SAME
 from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender
 from service.recommender.query import Event, Query
-from service.recommender.release import (
+from service.recommender.release import (  # fmt: skip
     DENSITY,
     DESCRIPTIONS,
     LANDMARKS,
@@ -27,11 +28,10 @@ from service.recommender.release import (
     GoldenCase,
     Manifest,
     Release,
-    digest,
     encoder_file,
     golden_file,
     list_files,
-)  # fmt: skip
+)
 from service.signing import sign
 from training.data.catalogue import Catalogue
 from training.encoder.precisions import answered, chain_overlaps, refusal

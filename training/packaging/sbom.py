@@ -8,7 +8,8 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from service.errors import VitrineError
-from service.recommender.release import MANIFEST, Manifest, digest
+from service.files import digest, replacing, write_text
+from service.recommender.release import MANIFEST, Manifest
 
 # run in the image by its own interpreter: what dpkg, Python and the release say of themselves
 LIST = """
@@ -30,11 +31,9 @@ print(json.dumps({
 
 def write_for_lock(lock: Path, project: Path, path: Path) -> None:
     """Write what a lock pins, with its hashes. Raises VitrineError where the generator fails."""
-    aside = path.with_suffix(".part")
     command = [sys.executable, "-m", "cyclonedx_py", "requirements", str(lock), "--output-reproducible"]
-    command += ["--output-format", "JSON", "--output-file", str(aside), "--pyproject", str(project)]
-    _output(command)
-    aside.replace(path)
+    with replacing(path) as aside:
+        _output([*command, "--output-format", "JSON", "--output-file", str(aside), "--pyproject", str(project)])
 
 
 def write_for_image(engine: str, tag: str, base: tuple[str, str], release: Path, path: Path) -> None:
@@ -46,9 +45,7 @@ def write_for_image(engine: str, tag: str, base: tuple[str, str], release: Path,
     found = json.loads(_output(run))
     image = _output([engine, "image", "inspect", "--format", "{{.Id}}", tag]).strip().removeprefix("sha256:")
     document = document_of_image(tag, image, base, found, Manifest.read(release).release, digest(release / MANIFEST))
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(document, indent=1) + "\n")
-    aside.replace(path)
+    write_text(path, json.dumps(document, indent=1) + "\n")
 
 
 def document_of_image(

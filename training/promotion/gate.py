@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from service.errors import PromotionRefused
+from service.files import digest, write_text
 from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender
-from service.recommender.release import MANIFEST, Release, digest
+from service.recommender.release import MANIFEST, Release
 from training.data.catalogue import Catalogue
 from training.evaluation.held_out_questions import last_cutoff, set_exam
 from training.evaluation.pages import write_page
@@ -65,9 +66,7 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         page, facts = folder / f"{self.release}.html", folder / f"{self.release}.json"
         write_page(PAGE, page, report=self, bars={check.name: _bar(check) for check in self.checks})
-        aside = facts.with_suffix(".part")
-        aside.write_text(json.dumps({**asdict(self), "passed": self.passed}, indent=1) + "\n")
-        aside.replace(facts)
+        write_text(facts, json.dumps({**asdict(self), "passed": self.passed}, indent=1) + "\n")
         return facts, page
 
     @classmethod

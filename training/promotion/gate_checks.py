@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from service.encoder import preprocessing
 from service.errors import ReleaseError
 from service.http.schemas import RecommendationOut, to_json
+from service.recommender.agreement import overlap
 from service.recommender.pipeline import Recommender
 from service.recommender.query import Query
 from training.data.catalogue import Catalogue
@@ -32,7 +33,7 @@ from training.evaluation.held_out_questions import (
     Marks,
     rows_in,
 )
-from training.measures import LEVEL, interval, median_interval, top
+from training.measures import LEVEL, interval, median_interval
 
 TIMED, COMPARED, PROBED = 60, 100, 200  # queries
 FEWEST_TURNS, MOST_TURNS = 2, 12  # of the timed ones
@@ -113,9 +114,9 @@ def of_pictures(
     queries = exam.queries(COMPARED)
     for precision in list(recommender.release.encoders)[1:]:
         other = Recommender(recommender.release, precision=precision, user_key=recommender.users.key)
-        overlap = float(np.median(chain_overlaps(recommender, other, queries)))
+        median = float(np.median(chain_overlaps(recommender, other, queries)))
         yield Check(
-            f"{precision} overlap@10 with float32", overlap >= asked["least_precision_overlap"], overlap, None,
+            f"{precision} overlap@10 with float32", median >= asked["least_precision_overlap"], median, None,
             f"at least {asked['least_precision_overlap']:g} at the median query",
         )  # fmt: skip
 
@@ -123,10 +124,10 @@ def of_pictures(
 def of_likeness(mine: Marks, theirs: Marks | None, asked: dict[str, float]) -> Iterator[Check]:
     if theirs is None:
         return
-    shares = [len(set(a) & set(b)) / max(1, len(b)) for a, b in zip(mine.shown, theirs.shown, strict=False)]
-    overlap = float(np.mean(shares)) if shares else 0.0
+    asked_both = list(zip(theirs.shown, mine.shown, strict=False))
+    shared = float(np.mean([overlap(*both) for both in asked_both])) if asked_both else 0.0
     yield Check(
-        "overlap@10 with production", overlap >= asked["least_overlap"], overlap, None,
+        "overlap@10 with production", shared >= asked["least_overlap"], shared, None,
         f"at least {asked['least_overlap']:g}",
     )  # fmt: skip
 
@@ -241,10 +242,7 @@ def _index_recall(recommender: Recommender, exam: Exam) -> float:
         (exam.catalogue.picture(row) for row in exam.photos[:PROBED]), preprocessing=recommender.release.preprocessing
     )
     asked = np.concatenate([recommender.encode(pixels[at : at + 32]) for at in range(0, len(pixels), 32)])
-    found, _ = index.search(asked, k=10)
-    vectors = index.vectors(np.arange(index.shape[0]))
-    exact = top(np.nan_to_num(asked @ vectors.T, nan=-np.inf), 10)
-    return float(np.mean([np.isin(a[a >= 0], b).mean() for a, b in zip(exact, found, strict=True)]))
+    return index.recall(asked, k=min(10, len(index)))
 
 
 def _latency(recommenders: Sequence[Recommender], queries: Sequence[Query], most: float) -> Check:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import VitrineError
+from service.files import write_text
 
 RELEASE, CANDIDATE = "vitrine", "vitrine-candidate"
 MARK = "# canary: "
@@ -188,9 +189,7 @@ def _indent(line: str) -> int:
 
 
 def _replace(overlay: Path, lines: Sequence[str]) -> None:
-    aside = overlay.with_name(f".{overlay.name}.part")
-    aside.write_text("".join(lines))
-    aside.replace(overlay)
+    write_text(overlay, "".join(lines))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from service.errors import RegistryError, ReleaseDamaged
-from service.recommender.release import MANIFEST, Manifest, Release, digest, verify
+from service.files import digest
+from service.recommender.release import MANIFEST, Manifest, Release, verify
 from training.packaging.release_numbers import claim
 from training.progress import console, say
 from training.promotion import records

@@ -11,6 +11,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.errors import PromotionRefused, VitrineError
+from service.files import write_text
 
 FRESH = timedelta(hours=24)
 OVERLAP = "overlap@10 with production"  # of a shadow alone
@@ -45,9 +46,7 @@ class Verdict:
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
-        aside = path.with_name(path.name + ".part")
-        aside.write_text(json.dumps({**asdict(self), "passed": not self.failed}, indent=1) + "\n")
-        aside.replace(path)
+        write_text(path, json.dumps({**asdict(self), "passed": not self.failed}, indent=1) + "\n")
 
 
 def judge(

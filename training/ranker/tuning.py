@@ -12,6 +12,7 @@ import optuna
 import pandas as pd
 
 from service.errors import CatalogueError
+from service.files import write_text
 from service.recommender.release import Release
 from training.data import split
 from training.data.catalogue import Catalogue
@@ -201,10 +202,8 @@ def save(parameters: RankerParameters, reached: float, folder: Path, seen: Seque
     """Write tuned.json, which `vitrine train` takes its defaults from. seen: what `happened` says of the
     log, of which some is kept, so that the log is known again."""
     path = folder / TUNED
-    aside = path.with_suffix(".part")
     found = {"ndcg_at_20": reached, "parameters": asdict(parameters), "happened": seen[:: 1 + len(seen) // KEPT]}
-    aside.write_text(json.dumps(found, indent=1) + "\n")
-    aside.replace(path)
+    write_text(path, json.dumps(found, indent=1) + "\n")
     return path
 
 

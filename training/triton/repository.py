@@ -6,7 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from service.errors import ReleaseMismatch
-from service.recommender.release import Manifest, digest
+from service.files import digest
+from service.recommender.release import Manifest
 from service.serving.model_repository import MODEL, PLAN_MODEL
 
 

@@ -17,9 +17,10 @@ import onnx
 
 from service.encoder.engines import BATCHES, shape_of
 from service.errors import VitrineError
+from service.files import digest
 from service.recommender.pipeline import Recommender
 from service.recommender.query import Query
-from service.recommender.release import Release, digest
+from service.recommender.release import Release
 from service.serving.model_repository import PLAN_CONFIG, PLAN_MODEL, put, require_golden
 from training.data.catalogue import Catalogue
 from training.encoder.export import with_one_output

@@ -10,9 +10,10 @@ import pytest
 
 from service.encoder.engines import OnnxRuntime
 from service.errors import ReleaseMismatch
+from service.files import digest
 from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender
-from service.recommender.release import Release, digest
+from service.recommender.release import Release
 from tests.quick import options
 from training.data.catalogue_reader import read
 from training.encoder import precisions

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from service.errors import RegistryError, ReleaseDamaged, ReleaseTooNew
-from service.recommender.release import MANIFEST, Manifest, Release, digest
+from service.files import digest
+from service.recommender.release import MANIFEST, Manifest, Release
 from tests.processes import HOME
 from tests.shop import Shop
 from training.pipeline import train

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import ReleaseDamaged, VitrineError
-from service.recommender.release import MANIFEST, digest, point, verify
+from service.files import digest
+from service.recommender.release import MANIFEST, point, verify
 from service.signing import read_trusted
 
 MODEL, SEAL, ARTEFACT = "vitrine", "vitrine.manifest", "release"  # as training/promotion/registry.py writes them
