@@ -82,7 +82,7 @@ def vitrine(contest: Contest, cut: Split, held: HeldOut, values: dict[str, Any])
     every = np.arange(contest.items)
 
     def score(at: int) -> np.ndarray:
-        shopper = made.ranker.shopper(row_of[held.users[at]])
+        shopper = made.ranker.user(row_of[held.users[at]])
         [values] = term_values(sources, [every], [None], [shopper], [None])
         return blend(values, learned.tiers["taste"])[1].sum(axis=1)
 

@@ -2,7 +2,7 @@
 
     python benchmarks/scoring.py releases/1
 
-For one shopper, and for 256 at once; milliseconds of CPU on one thread. Beside it the same candidates scored by a plain
+For one user, and for 256 at once; milliseconds of CPU on one thread. Beside it the same candidates scored by a plain
 product of factors, which is what a ranker without terms and reasons does.
 """
 
@@ -23,7 +23,7 @@ from service.recommender.release import Release
 from service.recommender.scoring.explanations import because
 from service.recommender.scoring.terms import Sources, best, blend, log_price, scaled_popularity, term_values, vote
 
-CANDIDATES, SHOPPERS, ANSWERS = 500, 256, 10
+CANDIDATES, USERS, ANSWERS = 500, 256, 10
 
 
 def cpu(work: Callable[[], object], *, runs: int) -> float:
@@ -48,15 +48,15 @@ def main(path: str) -> None:
     kinds = items.categories()
     sources = Sources(release.index, ranker, scaled_popularity(items.popularity), prices, kinds=kinds)
     rng = np.random.default_rng(0)
-    shoppers = [ranker.shopper(int(row)) for row in rng.integers(ranker.users, size=SHOPPERS)]
+    shoppers = [ranker.user(int(row)) for row in rng.integers(ranker.users, size=USERS)]
     count = min(CANDIDATES, len(items))
     rows = [np.sort(rng.permutation(len(items))[:count]) for _ in shoppers]
     pictured = release.index is not None
-    photos = [release.index.vectors(release.index.rows[:1])[0] if release.index is not None else None] * SHOPPERS
-    votes = [None] * SHOPPERS
+    photos = [release.index.vectors(release.index.rows[:1])[0] if release.index is not None else None] * USERS
+    votes = [None] * USERS
     if release.index is not None:
         near, cosines = release.index.search(release.index.vectors(release.index.rows[:1]), k=KIND_VOTERS)
-        votes = [vote(kinds, near[0], cosines[0])] * SHOPPERS
+        votes = [vote(kinds, near[0], cosines[0])] * USERS
     weights = release.blend.tiers["ranked" if pictured else "taste"]
 
     def rank(many: int) -> list[list[list[int]]]:
@@ -69,18 +69,16 @@ def main(path: str) -> None:
         for at in range(many):
             best(ranker.item_factors[rows[at]] @ shoppers[at].factor, ANSWERS)
 
-    table = Table(
-        "", "ms a shopper", "plain product", "ratio", title=f"{count} candidates, {items.ids.__len__()} items"
-    )
-    for many, runs in ((1, 300), (SHOPPERS, 5)):
+    table = Table("", "ms a user", "plain product", "ratio", title=f"{count} candidates, {items.ids.__len__()} items")
+    for many, runs in ((1, 300), (USERS, 5)):
         ours, theirs = cpu(lambda n=many: rank(n), runs=runs) / many, cpu(lambda n=many: plain(n), runs=runs) / many
         table.add_row(f"{many} at once", f"{ours:.3f}", f"{theirs:.3f}", f"{ours / theirs:.1f}")
-    history = np.mean([len(shopper.history) for shopper in shoppers])
+    history = np.mean([len(user.history) for user in shoppers])
     Console().print(table)
     events = np.arange(min(100, len(items)))
     fold = cpu(lambda: ranker.fold_in(events, np.ones(len(events), np.float32)), runs=300)
     Console().print(
-        f"past items of a shopper: {history:.0f}; {ranker.item_factors.shape[1]} factors; "
+        f"past items of a user: {history:.0f}; {ranker.item_factors.shape[1]} factors; "
         f"fold-in of {len(events)} events: {fold:.3f} ms"
     )
 

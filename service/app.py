@@ -23,7 +23,7 @@ from service.http import admin
 from service.http.endpoints import Endpoint, EndpointLayer
 from service.http.middleware.api_keys import OPEN_PATHS, Key, KeyLayer, Keys
 from service.http.middleware.problems import ProblemLayer
-from service.http.middleware.request_body import IntakeLayer, Pace, Uploads
+from service.http.middleware.request_body import Pace, RequestBodyLayer, Uploads
 from service.http.routes import create_app
 from service.http.schemas import EmbedBody, EmbeddingOut, RecommendationOut, RecommendBody, SimilarBody
 from service.observability import logs
@@ -219,7 +219,7 @@ _bento.add_asgi_middleware(ProblemLayer, refusals=(REFUSAL,))
 _bento.add_asgi_middleware(DrainLayer, drain=service.drain)
 _bento.add_asgi_middleware(KeyLayer, keys=service.keys, refusals=(REFUSAL,))
 _bento.add_asgi_middleware(
-    IntakeLayer,
+    RequestBodyLayer,
     uploads=service.uploads,
     max_body_bytes=service.settings.max_body_bytes,
     pace=Pace(service.settings.body_stall),

@@ -1,7 +1,7 @@
-"""One request as it is told of in metrics, logs and traces: who has it at hand asks `current()`.
+"""The context of one request, for metrics, logs and traces: `current()` gives it.
 
-A call has the trace id of its caller (W3C Trace Context) or one of its own. What is known about it is written down as
-it becomes known; nothing is told until it has been answered.
+A request has the trace id of its caller (W3C Trace Context) or one of its own. What is known about it is added as it
+becomes known. It is recorded once the request is answered.
 """
 
 import re
@@ -20,7 +20,7 @@ Stage = tuple[str, int, int]  # name, start and end in nanoseconds since 1970
 
 
 @dataclass(slots=True)
-class Call:
+class RequestContext:
     """One request. parent: the caller's span, "" for none; release, tier: of the answer; user_id: never written to a
     log as it is."""
 
@@ -35,24 +35,24 @@ class Call:
     stages: list[Stage] = field(default_factory=list)
 
 
-_current: ContextVar[Call | None] = ContextVar("call", default=None)
+_current: ContextVar[RequestContext | None] = ContextVar("request", default=None)
 _lane = threading.local()
 
 
-def current() -> Call | None:
+def current() -> RequestContext | None:
     """The request that is being answered, in its task."""
     return _current.get()
 
 
-def begin(protocol: str, traceparent: str = "") -> Call:
+def begin(protocol: str, traceparent: str = "") -> RequestContext:
     """A call, with the trace of its caller where the header says one."""
     if (said := TRACEPARENT.fullmatch(traceparent)) and said["trace"].strip("0") and said["span"].strip("0"):
-        return Call(protocol, said["trace"], said["span"], bool(int(said["flags"], 16) & 1))
-    return Call(protocol, secrets.token_hex(16))
+        return RequestContext(protocol, said["trace"], said["span"], bool(int(said["flags"], 16) & 1))
+    return RequestContext(protocol, secrets.token_hex(16))
 
 
 @contextmanager
-def under(call: Call) -> Iterator[Call]:
+def under(call: RequestContext) -> Iterator[RequestContext]:
     """What is done in the block is done for this call."""
     before = _current.set(call)
     try:

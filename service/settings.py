@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     )
     candidate: Path | None = Field(None, description="a second release to try beside it, as release")
     candidate_mode: Literal["shadow", "canary"] = Field("shadow", description="shadow: asked unseen; canary: answers")
-    candidate_share: float = Field(0.1, ge=0, le=1, description="of the queries (shadow) or the shoppers (canary)")
+    candidate_share: float = Field(0.1, ge=0, le=1, description="of the queries (shadow) or the users (canary)")
     candidate_errors: float = Field(0.02, ge=0, le=1, description="share of failed queries past which it is taken out")
     candidate_overlap: float = Field(
         0.1, ge=0, le=1, description="share of the release's first ten items below which a shadow is taken out"

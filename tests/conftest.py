@@ -35,7 +35,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 @pytest.fixture(scope="session")
 def boutique_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A catalogue of 144 garments and 200 shoppers."""
+    """A catalogue of 144 garments and 200 users."""
     return made_once(
         tmp_path_factory, "boutique", lambda folder: boutique.write(folder, items=144, shoppers=200, seed=7)
     )

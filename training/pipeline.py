@@ -30,7 +30,7 @@ from training.packaging.stage import Products, Source
 from training.progress import say
 from training.ranker import fitting
 from training.ranker import stage as ranking
-from training.stage_cache import CODE, STAGES, Product, Workshop
+from training.stage_cache import CODE, STAGES, Product, StageCache
 from training.triton import repository
 
 if TYPE_CHECKING:  # MLflow takes longer to import than most commands to run
@@ -41,7 +41,7 @@ def train(options: Options, registry: "Registry | None" = None) -> Path | None:
     """Run the stages; returns the path of the release, or None where `only` stopped before packaging.
 
     registry: gives the release its number and keeps it; None: its folder's name is all that numbers it."""
-    workshop = Workshop(options.releases / ".stages")
+    workshop = StageCache(options.releases / ".stages")
     rank, _ = distributed.join()
     if rank > 0:  # the other processes of torchrun take part in the encoder's training alone
         distributed.wait_for_all()  # until the first one has decoded the pictures
@@ -60,7 +60,7 @@ FEWEST_PICTURES = 2  # that an encoder can learn to tell apart
 class _Run:
     """One run over one catalogue; each method is a stage, and asks for those before it."""
 
-    def __init__(self, options: Options, workshop: Workshop, registry: "Registry | None" = None) -> None:
+    def __init__(self, options: Options, workshop: StageCache, registry: "Registry | None" = None) -> None:
         self.began = datetime.now(UTC)
         self.options, self.workshop, self.registry = options, workshop, registry
         self._made: dict[str, Product] = {}

@@ -46,7 +46,7 @@ class Product:
     facts: dict[str, Any]
 
 
-class Workshop:
+class StageCache:
     """Holds the products of stages in one folder, each named by the digest of its inputs."""
 
     def __init__(self, folder: Path) -> None:

@@ -48,7 +48,7 @@ class Body(bentoml.IODescriptor, Generic[Asked]):
 
 
 class EventIn(BaseModel):
-    """One thing that the shopper did lately, to an item or by sending a photo."""
+    """One thing that the user did lately, to an item or by sending a photo."""
 
     item_id: str | None = None
     vector: list[float] | None = Field(None, description="in place of an item: of a photo, as `remember` gave it")
@@ -58,14 +58,14 @@ class EventIn(BaseModel):
 
 
 class RecommendBody(Body[Query]):
-    """What to recommend for: a picture, a shopper, events, any of them or none."""
+    """What to recommend for: a picture, a user, events, any of them or none."""
 
     parser = staticmethod(parse_query)
     image: Picture = Field(ABSENT, description=f"{FORMATS}; as a file of a multipart body")
     item_id: str = Field(ABSENT, description="an item of the catalogue, in place of a picture")
     relation: str = Field("similar", description="what to answer with: `similar`, or `complements`, what goes with it")
-    user_id: str = Field(ABSENT, description="the shopper, as in the interactions that trained the release")
-    events: list[EventIn] = Field(ABSENT, description="what the shopper did since, or did at all if unknown")
+    user_id: str = Field(ABSENT, description="the user, as in the interactions that trained the release")
+    events: list[EventIn] = Field(ABSENT, description="what the user did since, or did at all if unknown")
     k: int = Field(10, ge=1, le=MAX_K, description="how many items")
     filter: dict[str, Any] = Field(ABSENT, description='{"category": ["dress"], "price": {"min": 10, "max": 50}}')
     exclude_seen: bool = Field(True, description="leave out items that the user has touched or dismissed")
@@ -116,7 +116,7 @@ class ItemOut(BaseModel):
     item_id: str
     score: float
     terms: dict[str, float] = Field(description="what each named term contributed to the score")
-    because: list[str] = Field(description="the shopper's past items nearest to it")
+    because: list[str] = Field(description="the user's past items nearest to it")
     title: str
     category: str | list[str] | None
     attributes: dict[str, Any]

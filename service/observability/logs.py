@@ -2,7 +2,7 @@
 
     {"time": "2026-11-20T10:00:00.123Z", "level": "warning", "logger": "vitrine", "message": "answered", ...}
 
-No line holds a user id, a picture or a body: a shopper is the keyed hash that the release knows them by.
+No line holds a user id, a picture or a body: a user is the keyed hash that the release knows them by.
 """
 
 import json

@@ -120,7 +120,7 @@ class Metrics:
             "vitrine_candidate_stops", "Candidates that were taken out", registry=self.registry
         )
         self.canary = Counter(
-            "vitrine_canary_requests", "Shoppers' requests that fell to the candidate", ["outcome"],
+            "vitrine_canary_requests", "Users' requests that fell to the candidate", ["outcome"],
             registry=self.registry,
         )  # fmt: skip
         self.shadow = Counter(

@@ -1,4 +1,4 @@
-"""What is told of every answer: counted, written to the log where it failed, sent as a trace where one is wanted."""
+"""Records each finished request: metrics, a log line, a trace."""
 
 import logging
 import time
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import context
-from service.context import HTTP, REST, Call
+from service.context import HTTP, REST, RequestContext
 from service.observability.metrics import Metrics
 from service.recommender.user_keys import hash_user
 
@@ -39,19 +39,19 @@ class RequestContextLayer:
 
 
 class RequestRecorder:
-    """Told of every request once it is answered, in the event loop."""
+    """Called for every request once it is answered, in the event loop."""
 
     def __init__(
         self, metrics: Metrics, *, user_key: str, log: str = "failed", tracing: "Tracing | None" = None
     ) -> None:
-        """user_key: of the hash that stands for a shopper; log: which requests get a line: none, failed or all."""
+        """user_key: of the hash that stands for a user; log: which requests get a line: none, failed or all."""
         self._metrics, self._user_key, self._log, self._tracing = metrics, user_key, log, tracing
         self._second, self._lines = 0, 0
 
     def answered(self, route: str, status: int) -> None:
-        """The current call was answered. route: a known name, never what a client sent."""
+        """The current request was answered. route: a known name, never what a client sent."""
         call = context.current()
-        assert call is not None, "only calls are answered"
+        assert call is not None, "only requests are answered"
         end = time.time_ns()
         seconds = (end - call.began) / 1e9
         self._metrics.observe_answer(route, call.protocol, status, call.tier, call.release, seconds)
@@ -69,7 +69,7 @@ class RequestRecorder:
         self._second = second
         return self._lines <= FAILED_A_SECOND
 
-    def _fields(self, call: Call, route: str, status: int, seconds: float) -> dict[str, object]:
+    def _fields(self, call: RequestContext, route: str, status: int, seconds: float) -> dict[str, object]:
         fields: dict[str, object] = {"trace_id": call.trace_id, "route": route, "protocol": call.protocol}
         fields |= {"status": status, "tier": call.tier, "release": call.release, "ms": round(seconds * 1000, 2)}
         if call.user_id is not None:

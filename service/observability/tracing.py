@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
-from service.context import Call
+from service.context import RequestContext
 
 
 class _OneId(RandomIdGenerator):
@@ -39,7 +39,7 @@ class Tracing:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
         self._tracer = self._provider.get_tracer("vitrine")
 
-    def tell(self, call: Call, name: str, end: int, attributes: Mapping[str, str | int]) -> None:
+    def tell(self, call: RequestContext, name: str, end: int, attributes: Mapping[str, str | int]) -> None:
         """The spans of a call that has been answered. end: nanoseconds since 1970."""
         self._ids.trace_id = int(call.trace_id, 16)
         above = None

@@ -12,7 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-from service.context import GRPC, Call, begin, under
+from service.context import GRPC, RequestContext, begin, under
 from service.errors import BadQuery, Busy, Malformed
 from service.http.middleware.api_keys import Keys
 from service.http.middleware.request_body import Uploads
@@ -192,7 +192,7 @@ class _Servicer:
         return refuse
 
 
-def _begun(context: Any) -> Call:
+def _begun(context: Any) -> RequestContext:
     """The call, in the trace that its metadata names."""
     sent = dict(context.invocation_metadata() or ())
     return begin(GRPC, str(sent.get("traceparent", "")))

@@ -6,7 +6,7 @@ import numpy as np
 
 from service.errors import BadQuery
 from service.recommender.catalogue import GROUP
-from service.recommender.factors import Shopper
+from service.recommender.factors import User
 from service.recommender.index.in_catalogue import CROWD
 from service.recommender.index.recognition import Match
 from service.recommender.query import COMPLEMENTS, Query, SimilarQuery
@@ -26,7 +26,7 @@ class Asked:
 
     query: Query
     vector: np.ndarray | None
-    shopper: Shopper | None
+    user: User | None
     match: Match | None = None
 
     @property
@@ -35,8 +35,8 @@ class Asked:
         if self.query.relation == COMPLEMENTS:
             return COMPLEMENTS
         if self.vector is not None:
-            return "ranked" if self.shopper else "visual"
-        return "taste" if self.shopper else "popular"
+            return "ranked" if self.user else "visual"
+        return "taste" if self.user else "popular"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Candidates:
     together: np.ndarray | None = None  # of complements: (n,) float32 beside the rows
 
 
-class Retrieval:
+class CandidateSearch:
     """Finds candidates in one release."""
 
     def __init__(self, release: Release, sources: Sources) -> None:
@@ -64,11 +64,11 @@ class Retrieval:
         self._groups, self._same = release.items.groups(), release.items.same()
 
     def candidates(self, asked: Asked) -> Candidates:
-        """Rows worth ranking: the picture's neighbours, the shopper's taste, and what is popular if they are few."""
-        k, vector, shopper = asked.query.k, asked.vector, asked.shopper
+        """Rows worth ranking: the picture's neighbours, the user's taste, and what is popular if they are few."""
+        k, vector, user = asked.query.k, asked.vector, asked.user
         if asked.tier == COMPLEMENTS:  # which it takes no likeness or taste to find
             return Candidates(_NOTHING, None if vector is None else self.nearest(vector, CROWD))
-        allowed = self.allowed(asked.query, shopper)
+        allowed = self.allowed(asked.query, user)
         pool = self.pool(asked.query)
         found = []
         voters = None
@@ -76,10 +76,10 @@ class Retrieval:
             near = self.nearest(vector, pool, allowed)
             found.append(near.rows)
             voters = near if allowed is None else self.nearest(vector, CROWD)
-        if shopper is not None and self.release.ranker is not None:
-            found.append(self.release.ranker.top(shopper, k=pool, allowed=allowed))
-        if shopper is not None and vector is None and self.release.index is not None:
-            own = own_vector(self.release.index, shopper)
+        if user is not None and self.release.ranker is not None:
+            found.append(self.release.ranker.top(user, k=pool, allowed=allowed))
+        if user is not None and vector is None and self.release.index is not None:
+            own = own_vector(self.release.index, user)
             if own.any():
                 found.append(self.nearest(own, pool, allowed).rows)
         # in the order of rows, so that equal scores are answered in it as well
@@ -89,12 +89,12 @@ class Retrieval:
             rows = np.union1d(rows, (popular if allowed is None else popular[allowed[popular]])[:pool])
         return Candidates(rows, voters)
 
-    def allowed(self, query: Query | SimilarQuery, shopper: Shopper | None = None) -> np.ndarray | None:
+    def allowed(self, query: Query | SimilarQuery, user: User | None = None) -> np.ndarray | None:
         """(items,) bool: what may be an answer; None: all."""
         allowed = self.release.items.mask(query.filter)
         leave = [] if query.item_id is None else [np.array([self.release.items.row(query.item_id)])]
-        if shopper is not None and isinstance(query, Query) and query.exclude_seen:
-            leave.append(shopper.seen)
+        if user is not None and isinstance(query, Query) and query.exclude_seen:
+            leave.append(user.seen)
         if leave:
             allowed = np.ones(len(self.release.items), bool) if allowed is None else allowed.copy()
             for rows in leave:
@@ -169,7 +169,7 @@ class Retrieval:
             kind = int(self.vote(near).argmax()) if about is None else int(kinds[about])
         if kinds is not None and kind:
             weights[kinds == kind] = 0
-        allowed = self.allowed(asked.query, asked.shopper)
+        allowed = self.allowed(asked.query, asked.user)
         if allowed is not None:
             weights[~allowed] = 0
         found = np.flatnonzero(weights > 0)

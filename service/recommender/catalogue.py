@@ -70,7 +70,7 @@ class Items:
         return [str(part) for part in value] if isinstance(value, list) else [] if value is None else [str(value)]
 
     def usual_shares(self, column: str) -> dict[str, float]:
-        """value -> its share of all that shoppers touched."""
+        """value -> its share of all that users touched."""
         if column not in self._shares:
             counts: defaultdict[str, float] = defaultdict(float)
             for row in np.flatnonzero(self.popularity):

@@ -39,7 +39,7 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True)
-class Shopper:
+class User:
     """What is known about who asks. factor: (factors,); history: item rows they liked, latest last;
     seen: item rows that are no news to them (the history, and what they dismissed); row: of training, if any;
     photos: (p, dim) unit vectors of photos that they sent before, latest last, or None."""
@@ -137,20 +137,20 @@ class Ranker:
 
     @property
     def users(self) -> int:
-        """How many shoppers have factors."""
+        """How many users have factors."""
         return len(self._users)
 
     def user_row(self, user_key: str) -> int | None:
-        """Row of a shopper by keyed hash (`hash_user`), or None."""
+        """Row of a user by keyed hash (`hash_user`), or None."""
         return self._users.get(user_key)
 
-    def shopper(self, row: int) -> Shopper:
-        """A shopper of the training data."""
+    def user(self, row: int) -> User:
+        """A user of the training data."""
         seen, confidence = self._history(row)
-        return Shopper(np.asarray(self.user_factors[row]), seen[confidence > 0], seen, row)
+        return User(np.asarray(self.user_factors[row]), seen[confidence > 0], seen, row)
 
-    def shopper_with_events(self, row: int | None, items: np.ndarray, confidence: np.ndarray) -> Shopper:
-        """A shopper folded in from events, after what training knew of them if anything.
+    def user_with_events(self, row: int | None, items: np.ndarray, confidence: np.ndarray) -> User:
+        """A user folded in from events, after what training knew of them if anything.
 
         items: (e,) item rows in the order of time; confidence: (e,), negative for a dismissal."""
         base = None
@@ -158,8 +158,8 @@ class Ranker:
             before, believed = self._history(row)
             items, confidence = np.concatenate([before, items]), np.concatenate([believed, confidence])
             base = None if self.user_base is None else np.asarray(self.user_base[row])
-        seen, strength = last_words(items, confidence)
-        return Shopper(self.fold_in(seen, strength, base), seen[strength > 0], seen, row)
+        seen, strength = last_event_of_each(items, confidence)
+        return User(self.fold_in(seen, strength, base), seen[strength > 0], seen, row)
 
     def fold_in(self, items: np.ndarray, confidence: np.ndarray, base: np.ndarray | None = None) -> np.ndarray:
         """The user factor that minimises the objective with item factors held (Hu et al., 2008, eq. 4).
@@ -176,14 +176,14 @@ class Ranker:
         solution: np.ndarray = np.linalg.solve(system, wanted)
         return solution.astype(np.float32)
 
-    def scores(self, shopper: Shopper, rows: np.ndarray) -> np.ndarray:
+    def scores(self, user: User, rows: np.ndarray) -> np.ndarray:
         """Factor scores of these items: (n,) float32."""
-        found: np.ndarray = self.item_factors[rows] @ shopper.factor
+        found: np.ndarray = self.item_factors[rows] @ user.factor
         return found
 
-    def top(self, shopper: Shopper, *, k: int, allowed: np.ndarray | None = None) -> np.ndarray:
+    def top(self, user: User, *, k: int, allowed: np.ndarray | None = None) -> np.ndarray:
         """Rows of the k items with the largest factor scores among the allowed (maximum inner product, exact)."""
-        scores = self.item_factors @ shopper.factor
+        scores = self.item_factors @ user.factor
         if allowed is not None:
             scores = np.where(allowed, scores, -np.inf)
         k = min(k, len(scores))
@@ -196,7 +196,7 @@ class Ranker:
         return np.asarray(self._items[place], dtype=np.int64), np.asarray(self._confidence[place])
 
 
-def last_words(items: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def last_event_of_each(items: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each item once, in the order of its last event, with what that says of it: dismissed, where the last event is
     a dismissal, else liked, by the strongest event. (e,), (e,) -> distinct items, confidences."""
     unique, inverse = np.unique(items, return_inverse=True)

@@ -10,7 +10,7 @@ from service.encoder import preprocessing
 from service.encoder.decoding import Box
 from service.encoder.selection import Candidate, Encoder, available_cpus
 from service.errors import BadQuery
-from service.recommender.candidates import VOTERS, Asked, Candidates, Near, Retrieval
+from service.recommender.candidates import VOTERS, Asked, Candidates, CandidateSearch, Near
 from service.recommender.photo import Observe, Photo, PhotoReader, timed
 from service.recommender.query import COMPLEMENTS, SIMILAR, Query, SimilarQuery
 from service.recommender.recommendation import Item, Recommendation
@@ -55,7 +55,7 @@ class Recommender:
         )
         self.users = Users(release, user_key)
         self.photos = PhotoReader(release, encoder, max_pixels=max_pixels, observe=observe)
-        self._search = Retrieval(release, self.sources)
+        self._search = CandidateSearch(release, self.sources)
         self.scorer = Scorer(release, self.sources, self._search)
         self._observe = observe
 

@@ -23,7 +23,7 @@ EVENTS = ("view", "like", "cart", "purchase", "dismiss")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that a shopper did: to an item, or the sending of a photo, which is known by its vector and by the
+    """One thing that a user did: to an item, or the sending of a photo, which is known by its vector and by the
     fingerprint of the encoder that made it."""
 
     item_id: str | None
@@ -35,7 +35,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question for recommendations. A picture or an item, a shopper, events, any of them or none.
+    """One question for recommendations. A picture or an item, a user, events, any of them or none.
 
     relation: what the answer is to the picture or the item: like it, or what goes with it."""
 

@@ -27,7 +27,7 @@ from service.errors import ReleaseDamaged, ReleaseMismatch, ReleaseTooNew, shown
 from service.files import digest, write_text
 from service.recommender.catalogue import Items, Thumbnails
 from service.recommender.factors import Ranker
-from service.recommender.index.in_catalogue import Familiarity
+from service.recommender.index.in_catalogue import InCatalogue
 from service.recommender.index.recognition import Recogniser
 from service.recommender.index.vector_index import EF_SEARCH, Index
 from service.recommender.scoring.weights import Blend
@@ -115,7 +115,7 @@ class Release:
     ranker: Ranker | None
     segments: Segments | None = None
     recogniser: Recogniser | None = None
-    familiarity: Familiarity | None = None
+    familiarity: InCatalogue | None = None
 
     @classmethod
     def open(cls, path: Path | str, *, trusted: Sequence[Ed25519PublicKey] = ()) -> "Release":
@@ -148,7 +148,7 @@ class Release:
                 path / "index.faiss", rows, items=len(items), ef_search=facts.get("ef_search", EF_SEARCH)
             )
             if facts.get("in_catalogue") is not None:
-                familiarity = Familiarity.open(path / DENSITY, facts["in_catalogue"])
+                familiarity = InCatalogue.open(path / DENSITY, facts["in_catalogue"])
             if facts.get("match") is not None:
                 recogniser = Recogniser.open(path / LANDMARKS, path / DESCRIPTIONS, rows, facts["match"])
         if manifest.ranker is not None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from service.errors import BadQuery, NotFound, ReleaseMismatch, shown
-from service.recommender.factors import DISMISS, Objective, Shopper, last_words
+from service.recommender.factors import DISMISS, Objective, User, last_event_of_each
 from service.recommender.query import Event, Query
 from service.recommender.release import Release
 from service.recommender.user_keys import hash_user, key_check
@@ -27,7 +27,7 @@ class Users:
                 "set VITRINE_USER_KEY to the key that it was trained with"
             )
 
-    def know(self, query: Query) -> Shopper | None:
+    def know(self, query: Query) -> User | None:
         """The user who asks, or None where nothing is known of them. Raises BadQuery for vectors of another encoder."""
         if query.user_id is None and not query.events:
             return None
@@ -56,7 +56,7 @@ class Users:
         named = dict.fromkeys(event.item_id for event in query.events if event.item_id is not None)
         return [item for item in named if self._release.items.find(item) is None]
 
-    def _history(self, query: Query) -> Shopper:
+    def _history(self, query: Query) -> User:
         """What training and the events of the query say."""
         ranker, find = self._release.ranker, self._release.items.find
         row = None
@@ -67,11 +67,11 @@ class Users:
         rows = np.array([item for item, _ in events], dtype=np.int64)
         names = [name for _, name in events]
         if ranker is None:
-            seen, words = last_words(rows, Objective(1, 0, 1).confidence(names))
-            return Shopper(np.empty(0, np.float32), seen[words > 0], seen)
+            seen, words = last_event_of_each(rows, Objective(1, 0, 1).confidence(names))
+            return User(np.empty(0, np.float32), seen[words > 0], seen)
         if events or row is None:
-            return ranker.shopper_with_events(row, rows, ranker.objective.confidence(names))
-        return ranker.shopper(row)
+            return ranker.user_with_events(row, rows, ranker.objective.confidence(names))
+        return ranker.user(row)
 
     def _photos(self, events: Sequence[Event]) -> np.ndarray | None:
         """Unit vectors of the photos among the events that were not dismissed, or None. Raises BadQuery."""

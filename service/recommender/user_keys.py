@@ -6,7 +6,7 @@ DEFAULT_USER_KEY = "vitrine"
 
 
 def hash_user(user_id: str, key: str) -> str:
-    """The name under which a release knows a shopper: BLAKE2b keyed by the deployment's secret."""
+    """The name under which a release knows a user: BLAKE2b keyed by the deployment's secret."""
     return hashlib.blake2b(user_id.encode(), key=_key(key), digest_size=16).hexdigest()
 
 

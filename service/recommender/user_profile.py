@@ -1,4 +1,4 @@
-"""What a release holds about a shopper, in words and items: tastes, the segment, and the data it rests on."""
+"""What a release holds about a user, in words and items: tastes, the segment, and the data it rests on."""
 
 import json
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from service.recommender.catalogue import Items
-from service.recommender.factors import Ranker, Shopper
+from service.recommender.factors import Ranker, User
 
 TASTES = 5  # values named of a column
 LEAST = 0.05  # share of the history that a value must make up
@@ -18,7 +18,7 @@ STANDING_FOR = 10  # items
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Shoppers of like taste. items: typical ones, by id."""
+    """Users of like taste. items: typical ones, by id."""
 
     segment: int
     shoppers: int
@@ -40,16 +40,16 @@ class Segments:
         described = [Segment(**segment) for segment in json.loads((folder / "segments.json").read_text())]
         return cls(np.load(folder / "segments.npy", allow_pickle=False), described)
 
-    def of(self, shopper: Shopper) -> Segment | None:
-        """The segment whose direction is nearest to the shopper's factor."""
-        if not self.segments or not shopper.factor.any():
+    def of(self, user: User) -> Segment | None:
+        """The segment whose direction is nearest to the user's factor."""
+        if not self.segments or not user.factor.any():
             return None
-        return self.segments[int(np.argmax(self.centroids @ shopper.factor))]
+        return self.segments[int(np.argmax(self.centroids @ user.factor))]
 
 
 @dataclass(frozen=True, slots=True)
 class Taste:
-    """One value that a shopper touches more, or less, than others do. share: of the shopper's items; usual: of all
+    """One value that a user touches more, or less, than others do. share: of the user's items; usual: of all
     touches; lift: share / usual."""
 
     value: str
@@ -60,7 +60,7 @@ class Taste:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a release holds about one shopper. `data` says what it rests on."""
+    """What a release holds about one user. `data` says what it rests on."""
 
     release: str
     tastes: dict[str, list[Taste]]
@@ -70,22 +70,22 @@ class Profile:
 
 
 def describe(
-    shopper: Shopper, *, release: str, items: Items, ranker: Ranker, segments: Segments | None, cutoff: int | None
+    user: User, *, release: str, items: Items, ranker: Ranker, segments: Segments | None, cutoff: int | None
 ) -> Profile:
-    """The profile of a shopper of the training data."""
+    """The profile of a user of the training data."""
     tastes = {}
     for column, kind in items.kinds.items():
-        if kind in ("category", "tags", "boolean") and (found := _tastes(items, column, shopper.history)):
+        if kind in ("category", "tags", "boolean") and (found := _tastes(items, column, user.history)):
             tastes[column] = found
-    dismissed = len(shopper.seen) - len(shopper.history)
+    dismissed = len(user.seen) - len(user.history)
     data = {
-        "items": len(shopper.history),
+        "items": len(user.history),
         "dismissed": dismissed,
-        "profile_columns": ranker.user_base is not None and bool(_base(ranker, shopper).any()),
+        "profile_columns": ranker.user_base is not None and bool(_base(ranker, user).any()),
         "until": cutoff,
     }
-    segment = segments.of(shopper) if segments is not None else None
-    return Profile(release, tastes, [items.ids[row] for row in _standing_for(ranker, shopper)], segment, data)
+    segment = segments.of(user) if segments is not None else None
+    return Profile(release, tastes, [items.ids[row] for row in _standing_for(ranker, user)], segment, data)
 
 
 def _tastes(items: Items, column: str, history: np.ndarray) -> list[Taste]:
@@ -101,13 +101,13 @@ def _tastes(items: Items, column: str, history: np.ndarray) -> list[Taste]:
     return sorted(found, key=lambda taste: (-taste.lift, taste.value))[:TASTES]
 
 
-def _standing_for(ranker: Ranker, shopper: Shopper) -> np.ndarray:
-    """Past items that the factors place nearest to the shopper."""
-    scores = ranker.scores(shopper, shopper.history)
-    chosen: np.ndarray = shopper.history[np.argsort(-scores, kind="stable")[:STANDING_FOR]]
+def _standing_for(ranker: Ranker, user: User) -> np.ndarray:
+    """Past items that the factors place nearest to the user."""
+    scores = ranker.scores(user, user.history)
+    chosen: np.ndarray = user.history[np.argsort(-scores, kind="stable")[:STANDING_FOR]]
     return chosen
 
 
-def _base(ranker: Ranker, shopper: Shopper) -> np.ndarray:
+def _base(ranker: Ranker, user: User) -> np.ndarray:
     assert ranker.user_base is not None
-    return np.asarray(ranker.user_base[shopper.row])
+    return np.asarray(ranker.user_base[user.row])

@@ -33,7 +33,7 @@ class _Waiting:
     answer: "asyncio.Future[Any]"
     since: float
     waited: Callable[[float], None]
-    call: context.Call | None
+    call: context.RequestContext | None
 
 
 class MicroBatcher:

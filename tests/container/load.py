@@ -81,7 +81,7 @@ class Balancer:
         (folder / "haproxy.cfg").write_text(
             "defaults\n  mode tcp\n  timeout connect 2s\n  timeout client 60s\n  timeout server 60s\n"
             "  retries 5\n  option redispatch 1\n"
-            f"frontend shoppers\n  bind 127.0.0.1:{self._port}\n  default_backend pods\n"
+            f"frontend users\n  bind 127.0.0.1:{self._port}\n  default_backend pods\n"
             f"backend pods\n  balance roundrobin\n  option httpchk GET /readyz\n{servers}\n"
         )
 

@@ -41,7 +41,7 @@ def served() -> Iterator[str]:
 
 
 def test_make_ask_gets_ranked_items(served: str) -> None:
-    """The second command of the README answers with three items for the shopper."""
+    """The second command of the README answers with three items for the user."""
     done = subprocess.run(
         ["make", "--silent", "ask", f"PORT={served}"], cwd=HOME, capture_output=True, text=True, check=True
     )

@@ -31,7 +31,7 @@ def assert_problem(response: httpx.Response, status: int) -> None:
     assert 10 < len(body["detail"]) < 1000
 
 
-def test_a_photo_and_a_shopper_give_ranked_items(server: httpx.Client, photo: bytes) -> None:
+def test_a_photo_and_a_user_give_ranked_items(server: httpx.Client, photo: bytes) -> None:
     """The reply has the documented shape."""
     body = recommend(server, photo, user_id="00007", k=3).json()
     assert body["release"] == "1"
@@ -42,7 +42,7 @@ def test_a_photo_and_a_shopper_give_ranked_items(server: httpx.Client, photo: by
 
 
 def test_a_photo_comes_back_as_an_event_that_can_be_sent_again(server: httpx.Client, photo: bytes) -> None:
-    """With remember the reply holds the vector; sent along later it counts as the shopper's own picture."""
+    """With remember the reply holds the vector; sent along later it counts as the user's own picture."""
     event = recommend(server, photo, remember=True).json()["query"]["event"]
     body = server.post("/recommend", json={"events": [event]}).json()
     assert body["tier"] == "taste"
@@ -70,7 +70,7 @@ def test_items_of_events_that_are_not_known_are_named(server: httpx.Client) -> N
 
 @pytest.mark.parametrize("user_id", ["00007", '"00007"'])
 def test_an_all_digit_user_id_is_a_string_in_every_form(server: httpx.Client, user_id: str) -> None:
-    """`-F user_id=00007` and BentoML's quoted form mean the shopper that JSON's "00007" means."""
+    """`-F user_id=00007` and BentoML's quoted form mean the user that JSON's "00007" means."""
     expected = server.post("/recommend", json={"user_id": "00007"}).json()
     assert expected["tier"] == "taste"
     assert recommend(server, user_id=user_id).json() == expected

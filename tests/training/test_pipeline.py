@@ -116,7 +116,7 @@ def test_a_killed_training_leaves_nothing_half_written_and_is_taken_up_again(
 
 
 def test_a_catalogue_without_pictures_still_gives_a_release(boutique_folder: Path, tmp_path: Path) -> None:
-    """Interactions alone: shoppers are served, photos are refused with the reason."""
+    """Interactions alone: users are served, photos are refused with the reason."""
     catalogue = tmp_path / "catalogue"
     catalogue.mkdir()
     for name in ("items.csv", "interactions.csv"):

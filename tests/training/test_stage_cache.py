@@ -6,7 +6,7 @@ import pytest
 
 from training import source_code
 from training.source_code import files_behind
-from training.stage_cache import CODE, NEUTRAL, Workshop
+from training.stage_cache import CODE, NEUTRAL, StageCache
 
 
 def write(folder: Path, **files: str) -> None:
@@ -34,7 +34,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def key() -> str:
     """Of the stage's product, as a new process computes it."""
     files_behind.cache_clear()
-    return Workshop.key({}, ("training.stage",))
+    return StageCache.key({}, ("training.stage",))
 
 
 def test_a_change_far_below_gives_another_key(home: Path) -> None:

@@ -55,7 +55,7 @@ def diff(
     releases: Releases = Path("releases"),
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """What is different between two releases: parameters, figures over the same questions, and what shoppers see."""
+    """What is different between two releases: parameters, figures over the same questions, and what users see."""
     from training.data.catalogue_reader import read
     from training.evaluation.diff import compare
 
@@ -135,10 +135,10 @@ def _metrics_of(url: str, port: int) -> str:
 
 def question(releases: Path, catalogue: Path | None = None, thresholds: Path | None = None) -> Any:
     """What the gate is asked, with the keys that the settings name."""
-    from training.promotion.policy import Question
+    from training.promotion.policy import GateOptions
 
     settings = Settings.read()
-    return Question(releases, catalogue, thresholds, settings.user_key, settings.trusted_keys)
+    return GateOptions(releases, catalogue, thresholds, settings.user_key, settings.trusted_keys)
 
 
 def print_gate(report: Any, loosened: Sequence[str] = ()) -> None:

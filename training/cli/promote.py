@@ -76,10 +76,10 @@ def promote(
 ) -> None:  # fmt: skip
     """Have staging, canary or production name a release. Takes a fresh gate result, or runs the gate."""
     from training.promotion.followers import Followers
-    from training.promotion.policy import GateRefused, Wish
+    from training.promotion.policy import GateRefused, PromotionRequest
     from training.promotion.policy import promote as carry_out
 
-    wish = Wish(
+    wish = PromotionRequest(
         number,
         to,
         reason,

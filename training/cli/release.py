@@ -90,12 +90,12 @@ def segments(
     out_file: Annotated[Path | None, typer.Option("--out", help="Also picture them: an HTML page to write")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the shoppers of like taste that a release knows, by the items that stand for them."""
+    """Show the users of like taste that a release knows, by the items that stand for them."""
     from training.evaluation.report import write_segments
 
     opened = open_recommender(release).release
     if opened.segments is None or not opened.segments.segments:
-        raise VitrineError(f"{release} has no segments: it knows too few shoppers")
+        raise VitrineError(f"{release} has no segments: it knows too few users")
     found = opened.segments.segments
     if out_file is not None:
         write_segments(opened, out_file)
@@ -115,15 +115,15 @@ def _print_metrics(metrics: dict[str, Any], release: str) -> None:
     """Models by measures, a table for each kind of question; the whole lies in metrics.json."""
     ranking = metrics.get("ranking", {})
     for title, found in (
-        ("Shoppers with a history", ranking),
+        ("Users with a history", ranking),
         ("Items that nobody had touched", ranking.get("cold_items", {})),
-        ("Shoppers without a history", ranking.get("cold_users", {})),
+        ("Users without a history", ranking.get("cold_users", {})),
     ):
         if not found.get("test_users"):
             continue
         table = Table(
             "", *(Column(called, justify="right") for called in SHOWN.values()),
-            title=f"{title}: {found['test_users']} shoppers, {found['candidate_items']} items",
+            title=f"{title}: {found['test_users']} users, {found['candidate_items']} items",
         )  # fmt: skip
         models = {f"release {release}": found, **found.get("baselines", {})}
         if "best_possible" in found:
@@ -153,7 +153,7 @@ def _figure(value: float | None) -> str:
 def recommend(
     release: ReleasePath,
     image: Annotated[Path | None, typer.Option(help="A photo")] = None,
-    user: Annotated[str | None, typer.Option(help="A shopper")] = None,
+    user: Annotated[str | None, typer.Option(help="A user")] = None,
     k: Annotated[int, typer.Option("-k", help="How many items, 1 to 100")] = 10,
     filter: Annotated[str | None, typer.Option(help='As JSON: {"category": ["dress"]}')] = None,
     diversity: Annotated[float, typer.Option(help="0 (none) to 1")] = 0.0,
@@ -195,7 +195,7 @@ def score(
     out_file: Annotated[Path, typer.Option("--out", help="CSV to write: the pairs, factor_score, score")],
     as_json: AsJson = False,
 ) -> None:
-    """Score pairs of shoppers and items: the factor score, and the final score without a photo.
+    """Score pairs of users and items: the factor score, and the final score without a photo.
 
     Pairs that cannot be scored (an item that the release does not hold, an empty id) keep their line, without scores;
     they are counted, and their rows named."""

@@ -23,10 +23,10 @@ from training.cli.groups import grouped
 def demo_data(
     folder: Annotated[Path, typer.Argument(help="New folder to write")],
     items: Annotated[int, typer.Option(min=24, help="Garments to draw")] = 1320,
-    shoppers: Annotated[int, typer.Option(min=10, help="Shoppers who click")] = 2000,
+    shoppers: Annotated[int, typer.Option(min=10, help="Users who click")] = 2000,
     seed: Annotated[int, typer.Option(help="Same seed, same boutique")] = 0,
 ) -> None:
-    """Draw a small boutique: pictures of garments, and shoppers whose tastes are known."""
+    """Draw a small boutique: pictures of garments, and users whose tastes are known."""
     from training.demo import boutique
 
     if folder.exists():

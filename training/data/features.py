@@ -1,4 +1,4 @@
-"""Raw values -> vectors: categories, tags, booleans, numbers and titles of an item, or the profile of a shopper.
+"""Raw values -> vectors: categories, tags, booleans, numbers and titles of an item, or the profile of a user.
 
 What `Features.learn` found (vocabularies, scales, word weights) is stored in features.json; serving, retraining and
 evaluation turn values into the very same vectors. No scikit-learn, no pickle.

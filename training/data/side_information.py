@@ -1,4 +1,4 @@
-"""What is known of items and shoppers beside who touched what, as the vectors that the ranker's priors rest on."""
+"""What is known of items and users beside who touched what, as the vectors that the ranker's priors rest on."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +11,12 @@ from training.data.catalogue import Catalogue
 from training.data.features import Features
 
 TITLE = "title"
-FEW = 5  # shoppers; what fewer have in common would tell who they are
+FEW = 5  # users; what fewer have in common would tell who they are
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
-    """What is known of items and shoppers beside who touched what. items: (items, d) float32 by row of the catalogue;
+class SideInformation:
+    """What is known of items and users beside who touched what. items: (items, d) float32 by row of the catalogue;
     users: (profiles, d) by `profiles`, the user ids. Either may be None."""
 
     items: np.ndarray | None = None
@@ -29,7 +29,7 @@ class Known:
     """What there is beside the interactions. index and views (item rows and vectors of photographs) are None without
     pictures; prices: (items,) or None; categories: (items,) their numbers, 0 where unknown, or None."""
 
-    sides: Sides
+    sides: SideInformation
     index: Index | None = None
     views: tuple[np.ndarray, np.ndarray] | None = None
     prices: np.ndarray | None = None
@@ -71,7 +71,7 @@ def user_features(catalogue: Catalogue) -> Features:
     return Features.learn(table, catalogue.user_kinds, min_count=FEW)
 
 
-def sides(catalogue: Catalogue, items: Features, users: Features, vectors: np.ndarray | None) -> Sides:
+def sides(catalogue: Catalogue, items: Features, users: Features, vectors: np.ndarray | None) -> SideInformation:
     """vectors: (items, dim), NaN without a picture, or None. Pictures come first, then the columns of `items`."""
     table = {column.name: catalogue.items[column.name].tolist() for column in items.columns}
     blocks = [items.encode(table, len(catalogue.items))]
@@ -79,7 +79,7 @@ def sides(catalogue: Catalogue, items: Features, users: Features, vectors: np.nd
         blocks.insert(0, np.nan_to_num(np.asarray(vectors)))
     of_items = np.concatenate(blocks, axis=1)
     if catalogue.users is None or not users.width:
-        return Sides(of_items if of_items.shape[1] else None)
+        return SideInformation(of_items if of_items.shape[1] else None)
     profiles = {column.name: catalogue.users[column.name].tolist() for column in users.columns}
     encoded = users.encode(profiles, len(catalogue.users))
-    return Sides(of_items if of_items.shape[1] else None, encoded, tuple(catalogue.users["user_id"]))
+    return SideInformation(of_items if of_items.shape[1] else None, encoded, tuple(catalogue.users["user_id"]))

@@ -1,7 +1,7 @@
 """Which interactions train, and which are held out.
 
 temporal       everything from a moment on: the future never teaches; what a release is trained and judged by
-leave-one-out  the last new item of each shopper; the form of many papers, often with 99 sampled negatives
+leave-one-out  the last new item of each user; the form of many papers, often with 99 sampled negatives
 cold-items     everything about a tenth of the items, drawn at random: nobody has touched them yet
 """
 
@@ -77,7 +77,7 @@ def _by_mask(interactions: pd.DataFrame, held: np.ndarray, protocol: str) -> Spl
 
 
 def _last_new(interactions: pd.DataFrame) -> np.ndarray:
-    """The rows of each shopper's last item, first touched then; of shoppers with one item alone, none."""
+    """The rows of each user's last item, first touched then; of users with one item alone, none."""
     firsts = ~interactions.duplicated(["user_id", "item"]).to_numpy()
     newest = interactions[firsts].groupby("user_id", sort=False).tail(1)
     lonely = interactions[firsts].groupby("user_id", sort=False)["item"].transform("size") < 2

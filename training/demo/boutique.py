@@ -1,4 +1,4 @@
-"""The demo: a boutique of drawn garments, and shoppers whose tastes are known, so that evaluation knows the truth."""
+"""The demo: a boutique of drawn garments, and users whose tastes are known, so that evaluation knows the truth."""
 
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from training.demo.garments import BACKGROUNDS, CATEGORIES, COLOURS, PATTERNS, G
 from training.progress import track
 
 FIRST_DAY = 1_767_225_600  # 2026-01-01
-NEW_SHARE = 0.03  # of items and of shoppers
+NEW_SHARE = 0.03  # of items and of users
 NEW_FROM = 0.96  # of the days, just after the last tenth of the log begins
 DAYS = 120
 SEGMENTS = ("classic", "playful", "sporty", "romantic", "urban")
@@ -20,7 +20,7 @@ COLOUR_NAMES = tuple(COLOURS)
 
 @dataclass(frozen=True, slots=True)
 class Tastes:
-    """log-preferences of every shopper: category (s, 12), colour (s, 12), pattern (s, 6); segment: (s,)."""
+    """log-preferences of every user: category (s, 12), colour (s, 12), pattern (s, 6); segment: (s,)."""
 
     category: np.ndarray
     colour: np.ndarray
@@ -28,7 +28,7 @@ class Tastes:
     segment: np.ndarray
 
     def utility(self, garments: list[Garment], appeal: np.ndarray) -> np.ndarray:
-        """(shoppers, items): how much each would like each; the best possible ranking sorts by it.
+        """(users, items): how much each would like each; the best possible ranking sorts by it.
 
         appeal: (items,), what everybody likes or dislikes about an item."""
         category = np.array([CATEGORIES.index(g.category) for g in garments])
@@ -41,7 +41,7 @@ class Tastes:
 def write(folder: Path, *, items: int = 1320, shoppers: int = 2000, seed: int = 0) -> None:
     """Write a catalogue folder: items.csv, interactions.csv, users.csv, images/ and truth.npy.
 
-    truth.npy: (shoppers, items) float32, the utility in the order of users.csv and items.csv."""
+    truth.npy: (users, items) float32, the utility in the order of users.csv and items.csv."""
     rng = np.random.default_rng(seed)
     garments = [_garment(number, seed, rng) for number in range(items)]
     tastes = _tastes(shoppers, rng)
@@ -98,7 +98,7 @@ def item_table(garments: list[Garment], rng: np.random.Generator) -> pd.DataFram
 
 
 def _tastes(shoppers: int, rng: np.random.Generator) -> Tastes:
-    """Five segments lean towards some colours and patterns; every shopper adds their own taste."""
+    """Five segments lean towards some colours and patterns; every user adds their own taste."""
     segment = rng.integers(len(SEGMENTS), size=shoppers)
 
     def lean(values: int, shared: float, own: float) -> np.ndarray:
@@ -113,7 +113,7 @@ def _tastes(shoppers: int, rng: np.random.Generator) -> Tastes:
 
 
 def user_table(tastes: Tastes, rng: np.random.Generator) -> pd.DataFrame:
-    """users.csv. A shopper's profile says something about the segment, and so about the taste."""
+    """users.csv. A user's profile says something about the segment, and so about the taste."""
     n = len(tastes.segment)
     told = np.where(rng.random(n) < 0.85, tastes.segment, rng.integers(len(SEGMENTS), size=n))
     liked = np.argsort(-tastes.colour, axis=1)[:, :2]
@@ -127,22 +127,22 @@ def user_table(tastes: Tastes, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def _interactions(utility: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
-    """Each shopper touches some items, drawn without replacement in proportion to exp(utility) (Gumbel top-k),
-    spread over the days; of what they view some is liked, put into the cart, bought. A few items and shoppers are
+    """Each user touches some items, drawn without replacement in proportion to exp(utility) (Gumbel top-k),
+    spread over the days; of what they view some is liked, put into the cart, bought. A few items and users are
     new: all that concerns them happens in the last days, when a release was trained without them."""
     shoppers, items = utility.shape
     new_items = np.asarray(rng.random(items) < NEW_SHARE)
-    new_shoppers = np.asarray(rng.random(shoppers) < NEW_SHARE)
+    new_users = np.asarray(rng.random(shoppers) < NEW_SHARE)
     counts = np.clip(rng.lognormal(np.log(60), 0.5, shoppers), 8, min(200, items // 3)).astype(int)
     noisy = utility + rng.gumbel(size=utility.shape)
     order = np.argsort(-noisy, axis=1)
     rows = []
-    for shopper in range(shoppers):
-        touched = rng.permutation(order[shopper, : counts[shopper]])
-        earliest = np.where(new_items[touched] | new_shoppers[shopper], NEW_FROM * DAYS * 86_400, 0)
+    for user in range(shoppers):
+        touched = rng.permutation(order[user, : counts[user]])
+        earliest = np.where(new_items[touched] | new_users[user], NEW_FROM * DAYS * 86_400, 0)
         times = (earliest + rng.random(len(touched)) * (DAYS * 86_400 - earliest)).astype(np.int64) + FIRST_DAY
         events = rng.choice(["view", "like", "cart", "purchase"], len(touched), p=[0.62, 0.2, 0.1, 0.08])
-        rows.append(pd.DataFrame({"user_id": f"{shopper:05d}", "item": touched, "event": events, "timestamp": times}))
+        rows.append(pd.DataFrame({"user_id": f"{user:05d}", "item": touched, "event": events, "timestamp": times}))
     log = pd.concat(rows).sort_values("timestamp", kind="stable")
     log.insert(1, "item_id", [f"{number:04d}" for number in log.pop("item")])
     return log

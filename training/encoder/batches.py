@@ -60,7 +60,7 @@ def co_touched(pairs: scipy.sparse.csr_matrix, rows: np.ndarray) -> np.ndarray:
     """For each of `rows`, the positions in `rows` of the items that most of the same people touched.
 
     pairs: users x items, binary. -> (n, NEIGHBOURS) int64, -1 where there are fewer. Likeness is the cosine of the
-    columns; a pair needs two people in common, since one shopper's trip is no sign of likeness."""
+    columns; a pair needs two people in common, since one user's trip is no sign of likeness."""
     chosen = pairs[:, rows].tocsc().astype(np.float32)
     norms = np.sqrt(np.asarray(chosen.sum(axis=0)).ravel()) + 1e-9
     neighbours = np.full((len(rows), NEIGHBOURS), -1, dtype=np.int64)

@@ -11,7 +11,7 @@ from training.data.split import HeldOut
 from training.evaluation.evaluated_release import Asked
 
 GROUPS = 8  # of a users column, at most
-GROUP_SHOPPERS = 20  # at least, for a figure
+GROUP_USERS = 20  # at least, for a figure
 
 
 def beyond_accuracy(asked: Asked, ranked: np.ndarray, held: HeldOut) -> dict[str, float]:
@@ -39,7 +39,7 @@ def beyond_accuracy(asked: Asked, ranked: np.ndarray, held: HeldOut) -> dict[str
 
 
 def by_group(catalogue: Catalogue, held: HeldOut, ndcg: np.ndarray) -> dict[str, Any]:
-    """nDCG@10 of groups of shoppers by each column of users."""
+    """nDCG@10 of groups of users by each column of users."""
     found: dict[str, Any] = {}
     for column, groups in group_members(catalogue, held.users).items():
         figures = {
@@ -52,7 +52,7 @@ def by_group(catalogue: Catalogue, held: HeldOut, ndcg: np.ndarray) -> dict[str,
 
 
 def group_members(catalogue: Catalogue, users: list[str]) -> dict[str, dict[str, np.ndarray]]:
-    """The largest groups of shoppers by each column of users, of a column of numbers by quarters:
+    """The largest groups of users by each column of users, of a column of numbers by quarters:
     column -> group -> (users,) bool."""
     if catalogue.users is None:
         return {}
@@ -68,7 +68,7 @@ def group_members(catalogue: Catalogue, users: list[str]) -> dict[str, dict[str,
             values = values.map(lambda tags: tags[0] if isinstance(tags, list) and tags else None)
         groups = values.astype(object).where(values.notna(), None).reset_index(drop=True)
         largest = groups.value_counts()
-        largest = largest[largest >= GROUP_SHOPPERS].index[:GROUPS]
+        largest = largest[largest >= GROUP_USERS].index[:GROUPS]
         if len(largest) > 1:
             found[column] = {str(name): (groups == name).to_numpy() for name in sorted(largest, key=str)}
     return found

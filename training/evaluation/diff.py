@@ -14,13 +14,13 @@ from service.recommender.query import Event, Query
 from service.recommender.release import Manifest, Release
 from training.data.catalogue import Catalogue
 from training.encoder import precisions
-from training.evaluation.held_out_questions import last_cutoff, set_exam
+from training.evaluation.held_out_questions import draw_questions, last_cutoff
 from training.evaluation.pages import write_page
 from training.evaluation.report import picture_of
 from training.measures import interval
 from training.progress import track
 
-PHOTOS, SHOPPERS, SHOWN = 60, 60, 40  # queries of each kind, and how many of them are on the page
+PHOTOS, USERS, SHOWN = 60, 60, 40  # queries of each kind, and how many of them are on the page
 LAST_EVENTS = 4
 # figures of a manifest were measured on what that release's log held out: of two logs they say nothing together
 IGNORED = ("files", "created", "release", "metrics")
@@ -100,7 +100,7 @@ def compare(first: Path, second: Path, page: Path, *, user_key: str, catalogue: 
 
 def _figures(recommenders: list[Recommender], catalogue: Catalogue) -> list[Figure]:
     """Both are asked what neither was taught, as the gate asks."""
-    exam = set_exam(catalogue, last_cutoff(recommenders))
+    exam = draw_questions(catalogue, last_cutoff(recommenders))
     a, b = (exam.ask(recommender).each for recommender in recommenders)
     return [
         Figure(
@@ -112,7 +112,7 @@ def _figures(recommenders: list[Recommender], catalogue: Catalogue) -> list[Figu
 
 
 def _queries(first: Release, second: Release) -> Iterator[_Asked]:
-    """Photos of items, and events of shoppers whose history both know: what a release holds suffices to ask."""
+    """Photos of items, and events of users whose history both know: what a release holds suffices to ask."""
     common = [row for row, item in enumerate(first.items.ids) if second.items.find(item) is not None]
     pictured = [row for row in common if first.items.pictured[row]] if first.encoders and second.encoders else []
     for row in _spread(pictured, PHOTOS):
@@ -120,8 +120,8 @@ def _queries(first: Release, second: Release) -> Iterator[_Asked]:
         yield _Asked(Query(image=jpeg), [(base64.b64encode(jpeg).decode(), "a photo")])
     if first.ranker is None or second.ranker is None:
         return
-    for user in _spread(range(first.ranker.users), SHOPPERS):
-        liked = first.ranker.shopper(user).history[-LAST_EVENTS:].tolist()
+    for user in _spread(range(first.ranker.users), USERS):
+        liked = first.ranker.user(user).history[-LAST_EVENTS:].tolist()
         rows = [row for row in liked if second.items.find(first.items.ids[row]) is not None]
         if rows:
             events = tuple(Event(first.items.ids[row]) for row in rows)

@@ -15,16 +15,16 @@ from training.evaluation import baselines, beyond_accuracy, photo_and_user, rank
 from training.evaluation.photo_and_user import Questions
 from training.progress import track
 
-SHOPPERS, PHOTOS = 1000, 200
+USERS, PHOTOS = 1000, 200
 WARM, COLD_ITEMS, COLD_USERS, POPULARITY = "warm", "cold_items", "cold_users", "popularity"
 LIFT = "photo_and_shopper.lift"
 NDCG, RECALL = "ndcg_at_10", "recall_at_20"
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
-    """What a release made of it. each: name of a measure -> (n,) a value for every shopper or photo, in the order of
-    the questions; shown: item ids of each answer, first those for shoppers, then those for photos."""
+class Measures:
+    """What a release made of it. each: name of a measure -> (n,) a value for every user or photo, in the order of
+    the questions; shown: item ids of each answer, first those for users, then those for photos."""
 
     each: dict[str, np.ndarray]
     shown: list[list[str]]
@@ -32,16 +32,16 @@ class Marks:
 
 
 @dataclass(frozen=True, slots=True)
-class Exam:
-    """Shoppers by the kind of question, what they touched later, and photos."""
+class HeldOutQuestions:
+    """Users by the kind of question, what they touched later, and photos."""
 
     catalogue: Catalogue
     held: dict[str, HeldOut]
     photos: np.ndarray  # rows of items
     popular: dict[str, np.ndarray] = field(default_factory=dict)  # what popularity alone makes of it
-    encounters: Questions | None = None  # with a photo and a shopper
+    encounters: Questions | None = None  # with a photo and a user
 
-    def ask(self, recommender: Recommender) -> Marks:
+    def ask(self, recommender: Recommender) -> Measures:
         """All questions, of one release."""
         each: dict[str, np.ndarray] = {}
         shown: list[list[str]] = []
@@ -50,7 +50,7 @@ class Exam:
         name = f"release {recommender.release.number}"
         if WARM in self.held:
             held = self.held[WARM]
-            asked = track(held.users, f"{name}: shoppers")
+            asked = track(held.users, f"{name}: users")
             answers = [recommender.recommend([Query(user_id=user, k=MAX_K)])[0] for user in asked]
             ids = {item: row for row, item in enumerate(self.catalogue.items["item_id"])}
             ranked = np.stack([ranking.answer_rows(answer, ids.get, held.candidates) for answer in answers])
@@ -69,10 +69,10 @@ class Exam:
             each["photos.precision_at_10"] = right
             if self.encounters is not None and recommender.release.ranker is not None:
                 each[LIFT] = photo_and_user.lift(photo_and_user.ask(recommender, self.catalogue, self.encounters))
-        return Marks(each, shown, coverage)
+        return Measures(each, shown, coverage)
 
     def queries(self, count: int) -> list[Query]:
-        """Some of the questions: photos, every second one by a shopper."""
+        """Some of the questions: photos, every second one by a user."""
         users = self.held[WARM].users if WARM in self.held else []
         if not len(self.photos):
             return [Query(user_id=user) for user in users[:count]]
@@ -82,7 +82,7 @@ class Exam:
         ]
 
     def groups(self) -> dict[str, np.ndarray]:
-        """Groups of the shoppers that are asked about: name -> (shoppers,) bool."""
+        """Groups of the users that are asked about: name -> (users,) bool."""
         if WARM not in self.held:
             return {}
         found = beyond_accuracy.group_members(self.catalogue, self.held[WARM].users)
@@ -115,16 +115,18 @@ def last_cutoff(recommenders: Sequence[Recommender]) -> int | None:
     return max(found) if found and manifests[0].ranker is not None else None
 
 
-def set_exam(catalogue: Catalogue, cutoff: int | None, *, vectors: np.ndarray | None = None, seed: int = 0) -> Exam:
-    """cutoff: seconds after which nothing taught any of the releases; None: no shopper is asked about; vectors:
-    (items of the catalogue, dim) by which items look alike, NaN without a picture; None: no photo meets a shopper."""
+def draw_questions(
+    catalogue: Catalogue, cutoff: int | None, *, vectors: np.ndarray | None = None, seed: int = 0
+) -> HeldOutQuestions:
+    """cutoff: seconds after which nothing taught any of the releases; None: no user is asked about; vectors:
+    (items of the catalogue, dim) by which items look alike, NaN without a picture; None: no photo meets a user."""
     held: dict[str, HeldOut] = {}
     popular: dict[str, np.ndarray] = {}
     items = len(catalogue.items)
     if catalogue.interactions is not None and cutoff is not None:
         cut = split.at(catalogue.interactions, cutoff)
         kinds: dict[str, Any] = {WARM: split.warm, COLD_ITEMS: split.cold_items, COLD_USERS: split.cold_users}
-        asked = {kind: make(cut, items=items).sample(SHOPPERS) for kind, make in kinds.items()}
+        asked = {kind: make(cut, items=items).sample(USERS) for kind, make in kinds.items()}
         held = {kind: found for kind, found in asked.items() if found.users}
         if WARM in held:
             ranked, _ = baselines.judge(baselines.popularity(cut, items=items), held[WARM], k=ranking.DEPTH)
@@ -136,7 +138,7 @@ def set_exam(catalogue: Catalogue, cutoff: int | None, *, vectors: np.ndarray | 
     )
     if met is not None and len(met.users) < photo_and_user.FEWEST:
         met = None
-    return Exam(catalogue, held, photos, popular, met)
+    return HeldOutQuestions(catalogue, held, photos, popular, met)
 
 
 def _named(kind: str, measured: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

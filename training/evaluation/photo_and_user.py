@@ -1,8 +1,8 @@
 """With a photo and a user: are people shown more of what they touch next, and does it still look like the photo?
 
-Each question is a shopper who was held out and a photo, augmented, of an item that looks like one they touched later
-and is of its kind. The item in the photo is left out, all that the shopper touched later counts as right, and three
-tiers answer it: by the photo alone, by both, and by the shopper alone.
+Each question is a user who was held out and a photo, augmented, of an item that looks like one they touched later
+and is of its kind. The item in the photo is left out, all that the user touched later counts as right, and three
+tiers answer it: by the photo alone, by both, and by the user alone.
 """
 
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def _photograph(catalogue: Catalogue, rows: np.ndarray, seed: int) -> np.ndarray
     generator = torch.Generator().manual_seed(seed)
     side = preprocessing.PREPROCESSING.crop
     parts = [np.empty((0, side, side, 3), np.uint8)]
-    for start in track(range(0, len(rows), BATCH), "photographing items for shoppers"):
+    for start in track(range(0, len(rows), BATCH), "photographing items for users"):
         squares = preprocessing.decode_all(catalogue.picture(int(row)) for row in rows[start : start + BATCH])
         views = augment(torch.from_numpy(squares), size=side, generator=generator).round().clamp(0, 255)
         parts.append(views.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())
@@ -92,7 +92,7 @@ def _photograph(catalogue: Catalogue, rows: np.ndarray, seed: int) -> np.ndarray
 
 
 def ask(recommender: Recommender, catalogue: Catalogue, questions: Questions) -> dict[str, Answered]:
-    """Each tier on all questions. Items that the shopper has touched before are left out of all answers alike."""
+    """Each tier on all questions. Items that the user has touched before are left out of all answers alike."""
     rows = {item: row for row, item in enumerate(catalogue.items["item_id"])}
     photos = np.concatenate([
         recommender.encode(questions.pixels[start : start + BATCH])
@@ -103,7 +103,7 @@ def ask(recommender: Recommender, catalogue: Catalogue, questions: Questions) ->
     for tier in TIERS:
         top = np.full((len(photos), SHOWN), -1, np.int64)
         alike = np.zeros(len(photos))
-        for at in track(range(len(photos)), f"with a photo and a shopper: {tier}"):
+        for at in track(range(len(photos)), f"with a photo and a user: {tier}"):
             query = Query(user_id=None if tier == "visual" else questions.users[at], k=MAX_K)
             [answer] = recommender.recommend([query], vectors=[None if tier == "taste" else photos[at]])
             shown = _rows(answer, rows, np.append(questions.seen[at], questions.shows[at]))
@@ -126,7 +126,7 @@ def lift(answered: dict[str, Answered]) -> np.ndarray:
 
 
 def measure(recommender: Recommender, catalogue: Catalogue, held: HeldOut) -> tuple[dict[str, Any], list[Encounter]]:
-    """The figures of every tier, the lift with its paired interval, and photos answered for several shoppers; nothing
+    """The figures of every tier, the lift with its paired interval, and photos answered for several users; nothing
     where too few questions can be asked."""
     index = recommender.release.index
     assert index is not None
@@ -182,7 +182,7 @@ def _utility(catalogue: Catalogue) -> tuple[dict[str, int], np.ndarray] | None:
 
 
 def _encounters(recommender: Recommender, catalogue: Catalogue, questions: Questions) -> list[Encounter]:
-    """One photo each, answered for nobody and for shoppers whose tastes lie far apart."""
+    """One photo each, answered for nobody and for users whose tastes lie far apart."""
     ranker, items = recommender.release.ranker, recommender.release.items
     assert ranker is not None
     profiles = np.array([_answer_vector(recommender, user) for user in questions.users])
@@ -200,13 +200,13 @@ def _encounters(recommender: Recommender, catalogue: Catalogue, questions: Quest
 
 
 def _liked(recommender: Recommender, user: str) -> list[int]:
-    """The first of what a shopper is shown without a photo, which tells their taste."""
+    """The first of what a user is shown without a photo, which tells their taste."""
     [answer] = recommender.recommend([Query(user_id=user, k=3)])
     return [recommender.release.items.row(item.item_id) for item in answer.items]
 
 
 def _answer_vector(recommender: Recommender, user: str) -> np.ndarray:
-    """(dim,): the mean picture of what a shopper is shown without a photo."""
+    """(dim,): the mean picture of what a user is shown without a photo."""
     vector: np.ndarray = recommender.scorer.likeness_vectors(np.array(_liked(recommender, user), dtype=np.int64)).mean(
         axis=0
     )

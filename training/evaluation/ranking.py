@@ -1,4 +1,4 @@
-"""Does a release find what shoppers touch next? Asked as it serves, on what was held out, beside baselines."""
+"""Does a release find what users touch next? Asked as it serves, on what was held out, beside baselines."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,13 +19,13 @@ from training.evaluation.report import Example
 from training.progress import track
 from training.ranker.fitting import RankerParameters, Trained, train
 
-SHOPPERS = 3000
+USERS = 3000
 DEPTH = 20
 SHOWN = 6  # good cases, and as many bad ones
 
 
 def measure_ranking(asked: Asked) -> tuple[dict[str, Any], list[Example]]:
-    """Warm items and shoppers, cold ones apart, groups of shoppers, and every baseline."""
+    """Warm items and users, cold ones apart, groups of users, and every baseline."""
     items = len(asked.catalogue.items)
     held = split.warm(asked.cut, items=items)
     metrics: dict[str, Any] = {
@@ -38,18 +38,18 @@ def measure_ranking(asked: Asked) -> tuple[dict[str, Any], list[Example]]:
     examples: list[Example] = []
     without = _without_features(asked)
     if held.users:
-        found, examples = _warm(asked, held.sample(SHOPPERS), without)
+        found, examples = _warm(asked, held.sample(USERS), without)
         metrics |= found
     for name, cold in (("cold_items", split.cold_items(asked.cut, items=items)), ("cold_users", _cold_users(asked))):
         if cold.users:
-            metrics[name] = _cold(asked, cold.sample(SHOPPERS), name, without)
+            metrics[name] = _cold(asked, cold.sample(USERS), name, without)
     return metrics, examples
 
 
 def _warm(asked: Asked, held: HeldOut, without: Trained) -> tuple[dict[str, Any], list[Example]]:
     recommender = asked.recommender
     answers = [
-        recommender.recommend([Query(user_id=user, k=MAX_K)])[0] for user in track(held.users, "asking for shoppers")
+        recommender.recommend([Query(user_id=user, k=MAX_K)])[0] for user in track(held.users, "asking for users")
     ]
     ranked = np.stack([answer_rows(answer, recommender.release.items.find, held.candidates) for answer in answers])
     each = list_measures(ranked, held) | {"auc": _areas(asked, held)}
@@ -80,7 +80,7 @@ def _cold(asked: Asked, held: HeldOut, name: str, without: Trained) -> dict[str,
 
 
 def _cold_users(asked: Asked) -> HeldOut:
-    """Only shoppers of whom a profile is known: of others nothing but popularity can be asked."""
+    """Only users of whom a profile is known: of others nothing but popularity can be asked."""
     held = split.cold_users(asked.cut, items=len(asked.catalogue.items))
     users = asked.catalogue.users
     known = set() if users is None else set(users["user_id"])

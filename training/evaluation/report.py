@@ -27,8 +27,8 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Encounter:
-    """One photo, answered for nobody and for shoppers of different taste. shows: the row of the item in the photo;
-    liked: for each answer some of what the shopper is shown without a photo, none for nobody; answers: rows."""
+    """One photo, answered for nobody and for users of different taste. shows: the row of the item in the photo;
+    liked: for each answer some of what the user is shown without a photo, none for nobody; answers: rows."""
 
     shows: int
     liked: list[list[int]]

@@ -51,7 +51,7 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """Augmented pictures, as shoppers might photograph the items. rows: (m,) what each shows; vectors: (m, dim);
+    """Augmented pictures, as users might photograph the items. rows: (m,) what each shows; vectors: (m, dim);
     pixels: (m, side, side, 3) uint8."""
 
     rows: np.ndarray

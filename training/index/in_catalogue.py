@@ -13,7 +13,7 @@ from service.recommender.index.in_catalogue import CROWD, NEAREST, SIGNS, signs
 from service.recommender.index.vector_index import Index
 from training.progress import say, track
 
-REFUSED = 0.03  # of known photos, which are harsher than those that a shopper takes
+REFUSED = 0.03  # of known photos, which are harsher than those that a user takes
 OWN = 1000  # of the catalogue's own pictures
 
 

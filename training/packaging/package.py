@@ -39,7 +39,7 @@ from training.progress import say, track
 from training.ranker.calibration import calibrate
 from training.ranker.fitting import at_end
 
-GOLDEN_PICTURES, GOLDEN_SHOPPERS, GOLDEN_K = 6, 4, 10
+GOLDEN_PICTURES, GOLDEN_USERS, GOLDEN_K = 6, 4, 10
 COMPARED = 200  # photos that another precision is asked
 ARROW_TYPES = {"number": pa.float64(), "boolean": pa.bool_(), "category": pa.string(), "tags": pa.list_(pa.string())}
 
@@ -180,7 +180,7 @@ def _compare(parts: Parts, manifest: Manifest, precision: str, recommender: Reco
 
 
 def _golden_cases(parts: Parts, recommender: Recommender, folder: Path) -> tuple[list[GoldenCase], list[bytes]]:
-    """Pictures spread over the catalogue, and events of a few shoppers, with what the release answers now -> the
+    """Pictures spread over the catalogue, and events of a few users, with what the release answers now -> the
     cases, and the pictures of those that have one."""
     catalogue = parts.catalogue
     cases: list[GoldenCase] = []
@@ -194,7 +194,7 @@ def _golden_cases(parts: Parts, recommender: Recommender, folder: Path) -> tuple
             cases.append(GoldenCase(f"{place}.picture", [], answered(recommender, Query(image=picture, k=GOLDEN_K))))
     if parts.seen is not None:
         ids = catalogue.items["item_id"]
-        for _, items in list(parts.seen.groupby("user_id", sort=True)["item"])[:GOLDEN_SHOPPERS]:
+        for _, items in list(parts.seen.groupby("user_id", sort=True)["item"])[:GOLDEN_USERS]:
             events = [str(ids.iloc[item]) for item in items.iloc[-10:]]
             query = Query(events=tuple(Event(item) for item in events), k=GOLDEN_K)
             cases.append(GoldenCase(None, events, answered(recommender, query)))

@@ -15,7 +15,7 @@ from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender
 from service.recommender.release import MANIFEST, Release
 from training.data.catalogue import Catalogue
-from training.evaluation.held_out_questions import last_cutoff, set_exam
+from training.evaluation.held_out_questions import draw_questions, last_cutoff
 from training.evaluation.pages import write_page
 from training.progress import say
 from training.promotion.gate_checks import (
@@ -135,7 +135,7 @@ def run(
     for recommender in recommenders:
         prove_precisions(recommender)
     folders = [recommender.release.path for recommender in recommenders]
-    exam = set_exam(catalogue, last_cutoff(recommenders), vectors=of_looks(recommenders[0], catalogue))
+    exam = draw_questions(catalogue, last_cutoff(recommenders), vectors=of_looks(recommenders[0], catalogue))
     marks = [exam.ask(recommender) for recommender in recommenders]
     mine, theirs = marks[0], marks[1] if production is not None else None
     checks = [

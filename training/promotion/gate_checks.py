@@ -29,8 +29,8 @@ from training.evaluation.held_out_questions import (
     POPULARITY,
     RECALL,
     WARM,
-    Exam,
-    Marks,
+    HeldOutQuestions,
+    Measures,
     rows_in,
 )
 from training.measures import LEVEL, interval, median_interval
@@ -54,7 +54,9 @@ class Check:
     note: str = ""
 
 
-def of_ranking(mine: Marks, theirs: Marks | None, exam: Exam, asked: dict[str, float]) -> Iterator[Check]:
+def of_ranking(
+    mine: Measures, theirs: Measures | None, exam: HeldOutQuestions, asked: dict[str, float]
+) -> Iterator[Check]:
     few = int(asked["fewest_shoppers"])
     for kind, share in ((WARM, "least_share"), (COLD_ITEMS, "least_share_cold"), (COLD_USERS, "least_share_cold")):
         for measure in (NDCG, RECALL):
@@ -83,7 +85,7 @@ def of_ranking(mine: Marks, theirs: Marks | None, exam: Exam, asked: dict[str, f
 
 
 def _worst_group(
-    mine: Marks, theirs: Marks, groups: dict[str, Callable[[np.ndarray], np.ndarray]], share: float, few: int
+    mine: Measures, theirs: Measures, groups: dict[str, Callable[[np.ndarray], np.ndarray]], share: float, few: int
 ) -> Check:
     """The group that lost most, tested as one of so many: of twenty groups of two equal releases one is always far
     behind, so each interval holds for all of them at once (Bonferroni)."""
@@ -99,7 +101,7 @@ def _worst_group(
 
 
 def of_pictures(
-    recommender: Recommender, mine: Marks, theirs: Marks | None, exam: Exam, asked: dict[str, float]
+    recommender: Recommender, mine: Measures, theirs: Measures | None, exam: HeldOutQuestions, asked: dict[str, float]
 ) -> Iterator[Check]:
     name = "photos.precision_at_10"
     if name not in mine.each:
@@ -121,7 +123,7 @@ def of_pictures(
         )  # fmt: skip
 
 
-def of_likeness(mine: Marks, theirs: Marks | None, asked: dict[str, float]) -> Iterator[Check]:
+def of_likeness(mine: Measures, theirs: Measures | None, asked: dict[str, float]) -> Iterator[Check]:
     if theirs is None:
         return
     asked_both = list(zip(theirs.shown, mine.shown, strict=False))
@@ -133,7 +135,7 @@ def of_likeness(mine: Marks, theirs: Marks | None, asked: dict[str, float]) -> I
 
 
 def of_cost(
-    recommenders: Sequence[Recommender], folders: Sequence[Path], exam: Exam, asked: dict[str, float]
+    recommenders: Sequence[Recommender], folders: Sequence[Path], exam: HeldOutQuestions, asked: dict[str, float]
 ) -> Iterator[Check]:
     sizes = [float(sum(file["bytes"] for file in each.release.manifest.files.values())) for each in recommenders]
     yield _latency(recommenders, exam.queries(TIMED), asked["most_latency"])
@@ -151,13 +153,13 @@ def of_cost(
     yield Check("size in all, MB", sizes[0] / 2**20 <= most, sizes[0] / 2**20, None, f"at most {most:g}")
 
 
-def of_answers(recommenders: Sequence[Recommender], exam: Exam) -> Iterator[Check]:
+def of_answers(recommenders: Sequence[Recommender], exam: HeldOutQuestions) -> Iterator[Check]:
     """It answers what production answers, with replies as the service documents them and every attribute of today."""
     releases = [each.release for each in recommenders]
     able = [{"photos": bool(each.encoders), "shoppers": each.ranker is not None} for each in releases]
     missing = [kind for kind, there in able[-1].items() if there and not able[0][kind]]
     note = f"no answer to {', '.join(missing)}" if missing else ""
-    yield Check("answers what production answers", not missing, None, None, "photos, shoppers", note=note)
+    yield Check("answers what production answers", not missing, None, None, "photos, users", note=note)
     fields: list[set[str]] = []
     wrong = ""
     for recommender in recommenders:
@@ -176,13 +178,13 @@ def of_answers(recommenders: Sequence[Recommender], exam: Exam) -> Iterator[Chec
 
 
 def _not_worse(
-    measure: str, mine: Marks, theirs: Marks | None, share: float, *, fewest: int = 0,
+    measure: str, mine: Measures, theirs: Measures | None, share: float, *, fewest: int = 0,
     take: Callable[[np.ndarray], np.ndarray] = lambda values: values, called: str = "", level: float = LEVEL,
 ) -> Check:  # fmt: skip
     """Fails where the mean falls below its share of production's and chance does not explain that it is lower."""
     own = take(mine.each[measure])
     name = called or measure
-    note = f"{len(own)} shoppers" if fewest else f"{len(own)} photos"
+    note = f"{len(own)} users" if fewest else f"{len(own)} photos"
     if theirs is None or measure not in theirs.each:
         return Check(name, None, float(own.mean()), None, "nothing to compare with", interval(own), note)
     other = take(theirs.each[measure])
@@ -195,8 +197,8 @@ def _not_worse(
     )  # fmt: skip
 
 
-def _decides(shoppers: int, fewest: int, passed: bool) -> bool | None:
-    return passed if shoppers >= fewest else None
+def _decides(users: int, fewest: int, passed: bool) -> bool | None:
+    return passed if users >= fewest else None
 
 
 def _only(who: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -207,8 +209,8 @@ def _share(own: np.ndarray, other: np.ndarray) -> float:
     return float(own.mean() / other.mean()) if other.mean() else 1.0
 
 
-def of_photo_and_user(mine: Marks, theirs: Marks | None, fewest: int) -> Iterator[Check]:
-    """A shopper's taste must add something to the photo, and no less than in production beyond chance."""
+def of_photo_and_user(mine: Measures, theirs: Measures | None, fewest: int) -> Iterator[Check]:
+    """A user's taste must add something to the photo, and no less than in production beyond chance."""
     if LIFT not in mine.each:
         return
     own = mine.each[LIFT]
@@ -224,7 +226,7 @@ def of_photo_and_user(mine: Marks, theirs: Marks | None, fewest: int) -> Iterato
 
 def of_looks(recommender: Recommender, catalogue: Catalogue) -> np.ndarray | None:
     """(items of the catalogue, dim): their vectors in a release, NaN for those that it does not hold; None for a
-    release without pictures or without shoppers."""
+    release without pictures or without users."""
     index = recommender.release.index
     if index is None or recommender.release.ranker is None:
         return None
@@ -234,7 +236,7 @@ def of_looks(recommender: Recommender, catalogue: Catalogue) -> np.ndarray | Non
     return found
 
 
-def _index_recall(recommender: Recommender, exam: Exam) -> float:
+def _index_recall(recommender: Recommender, exam: HeldOutQuestions) -> float:
     """recall@10 of the index for photos, against looking at every vector."""
     index = recommender.release.index
     assert index is not None

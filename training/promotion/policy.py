@@ -19,7 +19,7 @@ from training.promotion.shadow_verdict import read_verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class GateOptions:
     """What the gate is asked. catalogue: what was held out; None takes a fresh result alone; thresholds: a TOML file;
     user_key: of the hashes of user ids; trusted_keys: of which one must have signed a release, or None."""
 
@@ -31,7 +31,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class PromotionRequest:
     """A promotion that somebody asks for.
 
     forced: although the gate refuses it;
@@ -51,7 +51,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class GateResult:
     """A report of the gate, its files, and which thresholds asked less than the defaults do."""
 
     report: gate.Report
@@ -62,12 +62,12 @@ class Judged:
 class GateRefused(PromotionRefused):
     """The gate, or a shadow, keeps the release back."""
 
-    def __init__(self, message: str, judged: Judged) -> None:
+    def __init__(self, message: str, judged: GateResult) -> None:
         super().__init__(message)
         self.judged = judged
 
 
-def promote(registry: Registry, wish: Wish, question: Question, followers: Followers) -> Move | None:
+def promote(registry: Registry, wish: PromotionRequest, question: GateOptions, followers: Followers) -> Move | None:
     """Have an alias name a release, and its followers follow; None where it was proposed alone.
 
     Everything that can be said against it is said before anything moves. Raises PromotionRefused, RegistryError,
@@ -98,7 +98,7 @@ def promote(registry: Registry, wish: Wish, question: Question, followers: Follo
 
 
 def roll_back(
-    registry: Registry, alias: str, question: Question, followers: Followers, *, reason: str, who: str | None,
+    registry: Registry, alias: str, question: GateOptions, followers: Followers, *, reason: str, who: str | None,
     image: Image | None = None,
 ) -> Move:  # fmt: skip
     """Put back what an alias named before. Raises PromotionRefused, RegistryError."""
@@ -114,7 +114,7 @@ def roll_back(
     return move
 
 
-def judge(registry: Registry, number: int, question: Question, *, again: bool) -> Judged:
+def judge(registry: Registry, number: int, question: GateOptions, *, again: bool) -> GateResult:
     """The gate's report of a release, fresh or made now. again: although there is a fresh one.
 
     Raises PromotionRefused where the release cannot be served, VitrineError where nobody says what to ask it."""
@@ -129,7 +129,7 @@ def judge(registry: Registry, number: int, question: Question, *, again: bool) -
     report = gate.Report.read(files[0])
     if report is not None and not again and report.is_fresh(release, production, limits):
         say(f"gate: the result of {report.created} is taken; `vitrine gate {number}` asks again")
-        return Judged(report, files, loosened)
+        return GateResult(report, files, loosened)
     if question.catalogue is None:
         raise VitrineError(
             f"there is no fresh gate result of release {number}: say what to ask it with --catalogue FOLDER"
@@ -140,10 +140,10 @@ def judge(registry: Registry, number: int, question: Question, *, again: bool) -
         registry.add_pages(number, files, "gate")  # where MLflow's own pages show them
     except RegistryError as error:  # the answer stands all the same
         say(f"the gate's page stays in {folder} alone: {error}")
-    return Judged(report, files, loosened)
+    return GateResult(report, files, loosened)
 
 
-def open_proven(release: Path, question: Question) -> Recommender:
+def open_proven(release: Path, question: GateOptions) -> Recommender:
     """Raises PromotionRefused where it cannot be served: damaged, of a newer format, or not what it was."""
     try:
         opened = Release.open(release, trusted=read_trusted(question.trusted_keys))
@@ -154,7 +154,7 @@ def open_proven(release: Path, question: Question) -> Recommender:
     return recommender
 
 
-def _require_consistent(wish: Wish, followers: Followers) -> None:
+def _require_consistent(wish: PromotionRequest, followers: Followers) -> None:
     if wish.proposed and followers.overlay is None:
         raise VitrineError("--propose needs --write-overlay FILE: that is the proposal")
     if wish.proposed and (wish.agreed or wish.to != PRODUCTION):
@@ -165,7 +165,7 @@ def _require_consistent(wish: Wish, followers: Followers) -> None:
         raise VitrineError("--propose moves nothing: --write-current cannot go with it")
 
 
-def _move_as_agreed(registry: Registry, wish: Wish, followers: Followers) -> Move:
+def _move_as_agreed(registry: Registry, wish: PromotionRequest, followers: Followers) -> Move:
     """No catalogue, no second gate: what was answered when it was proposed counts."""
     there = registry.aliases().get(wish.to) == wish.number
     agreed = {"refused": [], "loosened": []} if there else registry.proposal(wish.number)
@@ -179,7 +179,7 @@ def _move_as_agreed(registry: Registry, wish: Wish, followers: Followers) -> Mov
 
 
 def _move(
-    registry: Registry, wish: Wish, followers: Followers, refused: list[str], loosened: list[str],
+    registry: Registry, wish: PromotionRequest, followers: Followers, refused: list[str], loosened: list[str],
     reports: tuple[Path, ...],
 ) -> Move:  # fmt: skip
     move = alias_moves.promote(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.recommender.candidates import KIND_VOTERS
-from service.recommender.factors import Shopper
+from service.recommender.factors import User
 from service.recommender.pipeline import Recommender
 from service.recommender.scoring.terms import BASE, blend, term_values, vote
 from service.recommender.scoring.weights import Blend, Trade
@@ -28,7 +28,7 @@ class _Question:
 
     rows: np.ndarray
     photo: np.ndarray | None
-    shopper: Shopper | None
+    user: User | None
     votes: np.ndarray | None
 
 
@@ -37,29 +37,29 @@ def calibrate(recommender: Recommender, *, seed: int) -> Blend:
     release = recommender.release
     rng = np.random.default_rng(seed)
     ranker, index = release.ranker, release.index
-    shoppers = [] if ranker is None else [ranker.shopper(int(row)) for row in _draw(np.arange(ranker.users), rng)]
-    shoppers = [shopper for shopper in shoppers if len(shopper.history)]
+    known = [] if ranker is None else [ranker.user(int(row)) for row in _draw(np.arange(ranker.users), rng)]
+    known = [user for user in known if len(user.history)]
     pictures = np.empty(0, np.int64) if index is None else _draw(np.flatnonzero(index.pictured), rng)
 
-    def ask(shopper: Shopper | None, picture: int | None) -> _Question:
+    def ask(user: User | None, picture: int | None) -> _Question:
         left = np.ones(len(release.items), bool)
-        if shopper is not None:
-            left[shopper.seen] = False
+        if user is not None:
+            left[user.seen] = False
         if picture is not None:
             left[picture] = False
         rows = np.sort(rng.permutation(np.flatnonzero(left))[:ITEMS])
         if picture is None or index is None:
-            return _Question(rows, None, shopper, None)
+            return _Question(rows, None, user, None)
         photo = index.vectors(np.array([picture]))[0]
         near, cosines = (found[0] for found in index.search(photo[None], k=KIND_VOTERS, allowed=left))
         kinds = recommender.sources.kinds
-        return _Question(rows, photo, shopper, None if kinds is None else vote(kinds, near, cosines))
+        return _Question(rows, photo, user, None if kinds is None else vote(kinds, near, cosines))
 
     asked = {
         "popular": [ask(None, None)],
-        "taste": [ask(shopper, None) for shopper in shoppers],
+        "taste": [ask(user, None) for user in known],
         "visual": [ask(None, picture) for picture in pictures.tolist()],
-        "ranked": [ask(*pair) for pair in zip(shoppers, pictures.tolist(), strict=False)],
+        "ranked": [ask(*pair) for pair in zip(known, pictures.tolist(), strict=False)],
     }
 
     def scale(tier: str) -> tuple[float, float]:
@@ -79,10 +79,10 @@ def _draw(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _scores(recommender: Recommender, weights: Mapping[str, float], questions: Sequence[_Question]) -> list[np.ndarray]:
-    rows, photos, shoppers, votes = (
-        [getattr(each, name) for each in questions] for name in ("rows", "photo", "shopper", "votes")
+    rows, photos, known, votes = (
+        [getattr(each, name) for each in questions] for name in ("rows", "photo", "user", "votes")
     )
-    found = term_values(recommender.sources, rows, photos, shoppers, votes)
+    found = term_values(recommender.sources, rows, photos, known, votes)
     return [blend(values, weights)[1].sum(axis=1) for values in found]
 
 

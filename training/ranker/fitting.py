@@ -12,7 +12,7 @@ import scipy.sparse
 
 from service.recommender.factors import DISMISS, EVENT_CONFIDENCES, Neighbours, Objective, Ranker
 from service.recommender.user_keys import hash_user
-from training.data.side_information import Sides
+from training.data.side_information import SideInformation
 from training.data.times import DAY
 from training.ranker import item_neighbours
 from training.ranker.factorization import Factors, factorize
@@ -38,7 +38,7 @@ class RankerParameters:
 
     @property
     def objective(self) -> Objective:
-        """What serving needs to fold shoppers in."""
+        """What serving needs to fold users in."""
         return Objective(self.unobserved, self.regularisation, self.frequency, self.confidences)
 
 
@@ -55,7 +55,7 @@ def confidence_matrix(
     interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, users: list[str] | None = None
 ) -> tuple[scipy.sparse.csr_matrix, list[str]]:
     """users x items, float32: the confidence of each touched pair by its strongest event, times the weight that a value
-    gives it, halved by age; negative where the shopper's last word on the item is a dismissal. -> matrix, and user ids
+    gives it, halved by age; negative where the user's last word on the item is a dismissal. -> matrix, and user ids
     in the order of its rows.
 
     interactions: in the order of time; users: ids that get a row even without an event."""
@@ -97,7 +97,7 @@ def history_of(
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What the log says of the items at one time. popularity: (items,), how many shoppers touched each before it;
+    """What the log says of the items at one time. popularity: (items,), how many users touched each before it;
     trend: (items,) float32, the logarithm of how much more an item is touched of late than over the whole log."""
 
     popularity: np.ndarray
@@ -137,13 +137,13 @@ def at_end(interactions: pd.DataFrame, *, items: int) -> Moment:
 
 
 def train(
-    interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, user_key: str, sides: Sides | None = None,
+    interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, user_key: str, sides: SideInformation | None = None,
     quiet: bool = False, beside: bool = True,
 ) -> Trained:  # fmt: skip
     """Factorize interactions (in the order of time), with the features of both sides as priors.
 
     beside: whether to look for the neighbours of items as well, which only the terms of the final sum need."""
-    sides = sides or Sides()
+    sides = sides or SideInformation()
     matrix, users = confidence_matrix(interactions, items=items, parameters=parameters, users=list(sides.profiles))
     profiles = _profiles(sides, users)
     made = factorize(
@@ -172,7 +172,7 @@ def train(
     return Trained(ranker, arrays, users)
 
 
-def _profiles(sides: Sides, users: list[str]) -> np.ndarray | None:
+def _profiles(sides: SideInformation, users: list[str]) -> np.ndarray | None:
     """(users, d): the profile of each row, zero where there is none; None where there are no profiles at all."""
     if sides.users is None or not sides.users.shape[1]:
         return None

@@ -10,7 +10,7 @@ from service.recommender.factors import DISMISS
 from training.data.times import DAY
 
 NEAREST = 100  # neighbours kept of each item
-LARGEST = 200  # items of one occasion; whoever touches more at once is no shopper
+LARGEST = 200  # items of one occasion; whoever touches more at once is no user
 OFTEN = 2.0  # occasions that each pair is credited with not having had, so that chance does not lead
 MOST_DENSE = 8000  # items; the inverse of more takes minutes and gigabytes
 RIDGE = 200.0  # of EASE
@@ -20,8 +20,8 @@ SEVERAL = 0.1  # share of occasions with several items, from which a day is an o
 
 
 def together(interactions: pd.DataFrame, *, items: int) -> scipy.sparse.csr_matrix:
-    """items x items, float32: how much oftener than by chance two items are touched on one occasion, a shopper's day;
-    all that a shopper touched where days hold one item alone. 0 to 1: the cosine of the occasions of both, damped.
+    """items x items, float32: how much oftener than by chance two items are touched on one occasion, a user's day;
+    all that a user touched where days hold one item alone. 0 to 1: the cosine of the occasions of both, damped.
 
     interactions: in the order of time."""
     touches = interactions[interactions["event"] != DISMISS]

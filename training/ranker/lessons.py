@@ -1,7 +1,7 @@
-"""What shoppers touched next: questions by which the ranker's parameters and the weights of the final sum are chosen.
+"""What users touched next: questions by which the ranker's parameters and the weights of the final sum are chosen.
 
-Where shoppers come back, the questions are what a release is asked: what they touch in the last tenth of the log, of a
-ranker that knows nothing of that time. Where they come once, or the clock says nothing, each is a share of a shopper's
+Where users come back, the questions are what a release is asked: what they touch in the last tenth of the log, of a
+ranker that knows nothing of that time. Where they come once, or the clock says nothing, each is a share of a user's
 last events, whatever the clock says, of a ranker that has not seen those.
 """
 
@@ -10,24 +10,24 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from service.recommender.factors import DISMISS, Ranker, Shopper
+from service.recommender.factors import DISMISS, Ranker, User
 from service.recommender.scoring.terms import Sources, log_price, scaled_popularity, term_values
 from training.data.side_information import Known
 from training.data.times import DAY
 from training.ranker import fitting
 from training.ranker.fitting import RankerParameters
 
-SHOPPERS = 800
+USERS = 800
 CANDIDATES = 4000
-HELD = 0.1  # of the log, or of a shopper's events
+HELD = 0.1  # of the log, or of a user's events
 KEPT = 0.5  # of them, at least, where a whole day is held out
-BACK = 0.5  # of all events, at least, are later than a day after the shopper's first: shoppers come back
-ENOUGH = 100  # of such shoppers, for them to speak for all
+BACK = 0.5  # of all events, at least, are later than a day after the user's first: users come back
+ENOUGH = 100  # of such users, for them to speak for all
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One lesson as the weights see it: what a shopper touched next, among what they might have.
+    """One lesson as the weights see it: what a user touched next, among what they might have.
 
     values: term -> (candidates,); chosen: (candidates,) bool."""
 
@@ -45,7 +45,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What one shopper touched last that was new to them, and what the log said of the items just before.
+    """What one user touched last that was new to them, and what the log said of the items just before.
 
     row: of the ranker, which has not seen it; wanted: item rows."""
 
@@ -69,23 +69,23 @@ class Lessons:
         return self.sources.ranker
 
     def choices(self, *, seed: int, known: bool = True, at_end: bool = False) -> list[Choice]:
-        """Each lesson without a photo. known: whether the shopper is; at_end: with what the log says when it ends."""
+        """Each lesson without a photo. known: whether the user is; at_end: with what the log says when it ends."""
         rng = np.random.default_rng(seed)
         return [self._choice(lesson, rng, known, self.at_end if at_end else lesson.told) for lesson in self.each]
 
-    def shopper(self, lesson: Lesson) -> Shopper:
+    def user(self, lesson: Lesson) -> User:
         """As the ranker of the lessons knows them."""
-        return self.ranker.shopper(lesson.row)
+        return self.ranker.user(lesson.row)
 
-    def candidates(self, shopper: Shopper, wanted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Rows to choose from: what is wanted first, then others drawn at random that are new to the shopper."""
-        others = np.setdiff1d(rng.permutation(len(self.at_end.trend))[:CANDIDATES], np.union1d(shopper.seen, wanted))
+    def candidates(self, user: User, wanted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Rows to choose from: what is wanted first, then others drawn at random that are new to the user."""
+        others = np.setdiff1d(rng.permutation(len(self.at_end.trend))[:CANDIDATES], np.union1d(user.seen, wanted))
         return np.concatenate([wanted, others])
 
     def _choice(self, lesson: Lesson, rng: np.random.Generator, known: bool, told: Told) -> Choice:
-        shopper = self.shopper(lesson)
-        rows = self.candidates(shopper, lesson.wanted, rng)
-        [values] = term_values(self.sources, [rows], [None], [shopper if known else None], [None])
+        user = self.user(lesson)
+        rows = self.candidates(user, lesson.wanted, rng)
+        [values] = term_values(self.sources, [rows], [None], [user if known else None], [None])
         return Choice(
             values | {"popularity": told.popularity[rows], "trend": told.trend[rows]},
             np.arange(len(rows)) < len(lesson.wanted),
@@ -94,12 +94,12 @@ class Lessons:
 
 def look_ahead(
     interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, known: Known, seed: int,
-    shoppers: int = SHOPPERS, beside: bool = True,
+    users: int = USERS, beside: bool = True,
 ) -> Lessons | None:  # fmt: skip
-    """Train without what came last, to see what shoppers touched then. None where there is nothing to see.
+    """Train without what came last, to see what users touched then. None where there is nothing to see.
 
     beside: whether the terms of items beside items are wanted. interactions: in the order of time."""
-    held, begins = _held_out(interactions, np.random.default_rng(seed), shoppers)
+    held, begins = _held_out(interactions, np.random.default_rng(seed), users)
     if begins.empty:
         return None
     before = interactions[~held].reset_index(drop=True)
@@ -111,32 +111,32 @@ def look_ahead(
     wanted = interactions[held & liked].groupby("user_id")["item"].unique()
     lessons = []
     found = fitting.moments(interactions, items=items, times=begins.to_numpy())
-    for user, moment in zip(begins.index, found, strict=True):
-        shopper = made.ranker.shopper(row_of[user])
-        new = np.setdiff1d(wanted.get(user, []), shopper.seen)
-        if len(new) and len(shopper.history):
-            lessons.append(Lesson(row_of[user], new, _told(moment)))
+    for user_id, moment in zip(begins.index, found, strict=True):
+        user = made.ranker.user(row_of[user_id])
+        new = np.setdiff1d(wanted.get(user_id, []), user.seen)
+        if len(new) and len(user.history):
+            lessons.append(Lesson(row_of[user_id], new, _told(moment)))
     sources = Sources(
         known.index, made.ranker, np.zeros(items, np.float32), log_price(known.prices), kinds=known.categories
     )
     return Lessons(sources, lessons, _told(fitting.at_end(before, items=items))) if lessons else None
 
 
-def _held_out(interactions: pd.DataFrame, rng: np.random.Generator, shoppers: int) -> tuple[np.ndarray, pd.Series]:
-    """(interactions,) bool: what is held out; and when that begins for each shopper who is asked, by id, earliest
+def _held_out(interactions: pd.DataFrame, rng: np.random.Generator, users: int) -> tuple[np.ndarray, pd.Series]:
+    """(interactions,) bool: what is held out; and when that begins for each user who is asked, by id, earliest
     first. Where it begins for all at once, nobody teaches what came then."""
     if (found := _last_tenth(interactions)) is not None:
-        return found[0], _some(found[1], rng, shoppers)
+        return found[0], _some(found[1], rng, users)
     held = last_events(interactions)
     pairs = interactions.loc[held, ["user_id", "timestamp"]]
     begins = pairs.groupby("user_id", sort=True)["timestamp"].min().sort_values(kind="stable")
     # those who were active last, so that the weights are those of the present; the others go on teaching
-    begins = _some(begins.iloc[len(begins) // 2 :], rng, shoppers)
+    begins = _some(begins.iloc[len(begins) // 2 :], rng, users)
     return held & interactions["user_id"].isin(begins.index).to_numpy(), begins
 
 
-def _some(begins: pd.Series, rng: np.random.Generator, shoppers: int) -> pd.Series:
-    return begins.iloc[np.sort(rng.permutation(len(begins))[:shoppers])]
+def _some(begins: pd.Series, rng: np.random.Generator, users: int) -> pd.Series:
+    return begins.iloc[np.sort(rng.permutation(len(begins))[:users])]
 
 
 def _last_tenth(interactions: pd.DataFrame) -> tuple[np.ndarray, pd.Series] | None:
@@ -154,14 +154,14 @@ def _last_tenth(interactions: pd.DataFrame) -> tuple[np.ndarray, pd.Series] | No
 
 
 def last_events(interactions: pd.DataFrame) -> np.ndarray:
-    """(interactions,) bool: a tenth of each shopper's events, the last ones; with the rest of the day on which they
+    """(interactions,) bool: a tenth of each user's events, the last ones; with the rest of the day on which they
     begin, where that leaves half of all. Who comes back is asked for a visit, who came once for its end.
 
     interactions: in the order of time. Dismissals are never held out."""
     user = pd.factorize(interactions["user_id"])[0]
     times = interactions["timestamp"].to_numpy()
     counts = np.bincount(user)
-    # how many of the same shopper come after each
+    # how many of the same user come after each
     after = interactions.groupby(user, sort=False).cumcount(ascending=False).to_numpy()
     tail = (after < np.ceil(counts[user] * HELD)) & (counts[user] > 1)
     begins = np.full(len(counts), np.iinfo(np.int64).max)

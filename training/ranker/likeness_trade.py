@@ -1,7 +1,7 @@
-"""Where a photo and a shopper meet: how much likeness is given for taste, learned and measured.
+"""Where a photo and a user meet: how much likeness is given for taste, learned and measured.
 
 The photo of a lesson shows another item than the one that is wanted: one that looks like it and is of its kind, as
-somebody would photograph it. It is left out of the answer, and all that the shopper touched counts as right. Both ends
+somebody would photograph it. It is left out of the answer, and all that the user touched counts as right. Both ends
 of the trade are brought to one scale, their spread among the items near a photo, so that a share of one is worth as
 much as the same share of the other in every catalogue.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.recommender.candidates import KIND_VOTERS, POOL
-from service.recommender.factors import Shopper
+from service.recommender.factors import User
 from service.recommender.scoring.terms import blend, term_values, vote
 from service.recommender.scoring.weights import Trade
 from training import measures
@@ -71,7 +71,7 @@ def looks(known: Known, *, seed: int) -> dict[str, float]:
 def trade(
     lessons: Lessons, known: Known, visual: Mapping[str, float], taste: Mapping[str, float], *, seed: int
 ) -> tuple[Trade, dict[str, object]]:
-    """The trade, and what was measured at each step of it, for the manifest. The default is where shoppers find most of
+    """The trade, and what was measured at each step of it, for the manifest. The default is where users find most of
     what they touched next, of the steps that keep enough of the likeness and of the category; 0 where taste finds
     nothing beyond chance."""
     rng = np.random.default_rng(seed)
@@ -97,7 +97,7 @@ def trade(
         best = 0
     default = float(STEPS[best])
     say(
-        f"ranker: a photo and a shopper meet at {default:.2f}: nDCG@{SHOWN} {found[best].mean():.4f}, "
+        f"ranker: a photo and a user meet at {default:.2f}: nDCG@{SHOWN} {found[best].mean():.4f}, "
         f"{found[0].mean():.4f} by the photo alone, at {reached[best].kept(reached[0]):.2f} of its likeness"
     )
     curve = [
@@ -116,10 +116,10 @@ def _lessons(lessons: Lessons, known: Known, rng: np.random.Generator) -> list[t
     asked = []
     order = rng.permutation(len(lessons.each))
     for lesson in (lessons.each[at] for at in order):
-        shopper = lessons.shopper(lesson)
-        at = _lookalike(known, int(rng.choice(lesson.wanted)), np.union1d(shopper.seen, lesson.wanted))
+        user = lessons.user(lesson)
+        at = _lookalike(known, int(rng.choice(lesson.wanted)), np.union1d(user.seen, lesson.wanted))
         if at is not None:
-            photo = _look(known, at, lessons, shopper)
+            photo = _look(known, at, lessons, user)
             asked.append((photo, np.isin(photo.rows, lesson.wanted)))
         if len(asked) == LESSONS:
             break
@@ -127,7 +127,7 @@ def _lessons(lessons: Lessons, known: Known, rng: np.random.Generator) -> list[t
 
 
 def _lookalike(known: Known, wanted: int, touched: np.ndarray) -> int | None:
-    """Which of the views shows the item most like this one, of its kind and new to the shopper; None where none is."""
+    """Which of the views shows the item most like this one, of its kind and new to the user; None where none is."""
     assert known.index is not None
     assert known.views is not None
     rows = known.views[0]
@@ -140,7 +140,7 @@ def _lookalike(known: Known, wanted: int, touched: np.ndarray) -> int | None:
     return int(np.flatnonzero(able)[int(cosines.argmax())])
 
 
-def _look(known: Known, at: int, lessons: Lessons | None, shopper: Shopper | None) -> Photo:
+def _look(known: Known, at: int, lessons: Lessons | None, user: User | None) -> Photo:
     """One view, and the candidates that serving would rank for it."""
     assert known.index is not None
     assert known.views is not None
@@ -149,16 +149,16 @@ def _look(known: Known, at: int, lessons: Lessons | None, shopper: Shopper | Non
     allowed[shows] = False
     voters, cosines = known.index.search(vector[None], k=KIND_VOTERS, allowed=allowed)
     voted = None if known.categories is None else vote(known.categories, voters[0], cosines[0])
-    if shopper is not None:
-        allowed[shopper.seen] = False
+    if user is not None:
+        allowed[user.seen] = False
     nearest = known.index.search(vector[None], k=POOL, allowed=allowed)[0][0]
     nearest = nearest[nearest >= 0]
     rows = nearest
     sources = known.sources
-    if shopper is not None and lessons is not None:
-        rows = np.union1d(rows, lessons.ranker.top(shopper, k=POOL, allowed=allowed))
+    if user is not None and lessons is not None:
+        rows = np.union1d(rows, lessons.ranker.top(user, k=POOL, allowed=allowed))
         sources = lessons.sources
-    [values] = term_values(sources, [rows], [vector], [shopper], [voted])
+    [values] = term_values(sources, [rows], [vector], [user], [voted])
     if lessons is not None:
         values |= {"popularity": lessons.at_end.popularity[rows], "trend": lessons.at_end.trend[rows]}
     others = known.index.rows[:: 1 + len(known.index.rows) // RANDOM]

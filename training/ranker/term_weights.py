@@ -35,7 +35,7 @@ UNLEARNED = {
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """The blend, and what was seen while a photo and a shopper were brought together, for the manifest."""
+    """The blend, and what was seen while a photo and a user were brought together, for the manifest."""
 
     blend: Blend
     trade: dict[str, object] | None = None
@@ -60,7 +60,7 @@ def learn(interactions: pd.DataFrame, *, items: int, parameters: RankerParameter
 
 
 def rehearse(lessons: Lessons, *, seed: int) -> float:
-    """nDCG@TOP that shoppers without a photo would have seen in the lessons, with the best weights."""
+    """nDCG@TOP that users without a photo would have seen in the lessons, with the best weights."""
     return fit(lessons.choices(seed=seed), lessons.choices(seed=seed, at_end=True))[1]
 
 

@@ -26,7 +26,7 @@ from training.sqlite import sqlite_url
 TUNED = "tuned.json"
 STUDY = "tune.db"
 KEPT = 1000  # of what happened in a log, by which it is known again
-FIRST_LOOK = 0.25  # of the shoppers; a trial that is behind after that is given up
+FIRST_LOOK = 0.25  # of the users; a trial that is behind after that is given up
 # what is tried of each where nobody said; the way starts at what most logs want
 UNOBSERVED = (0.03, 0.055, 0.1, 0.17, 0.3, 0.55, 1.0, 1.7, 3.0, 5.5, 10.0, 17.0, 30.0)
 REGULARISATION = (1e-4, 1.7e-4, 3e-4, 5.5e-4, 1e-3, 1.7e-3, 3e-3, 5.5e-3, 0.01, 0.017, 0.03, 0.055, 0.1, 0.17, 0.3)
@@ -35,13 +35,13 @@ START = (0.3, 0.01)
 ENOUGH = 1_000_000  # interactions
 FIRST = (START, (1.0, 0.003), (0.1, 0.03), (3.0, 0.001))  # of a search
 FEW_SWEEPS = 6  # tell the good from the bad as well as all
-MIN_SHOPPERS = 200  # for a first look to say anything
+MIN_USERS = 200  # for a first look to say anything
 
 
 def choose(interactions: pd.DataFrame, *, items: int, known: Known, start: RankerParameters) -> RankerParameters:
     """The best regularisation for this log, by the factor scores alone: what suits a shop where people buy a little is
     wrong for one where they look at much. From the usual one it moves on to a neighbour on the grid as long as one is
-    better, whichever way that leads. A log of millions is judged by some of its shoppers."""
+    better, whichever way that leads. A log of millions is judged by some of its users."""
     users = interactions["user_id"].unique()
     thinned = interactions[interactions["user_id"].isin(users[:: 1 + len(interactions) // ENOUGH])]
     reached: dict[tuple[int, int], float] = {}
@@ -67,7 +67,7 @@ def choose(interactions: pd.DataFrame, *, items: int, known: Known, start: Ranke
     chosen = _at(start, best)
     say(
         f"ranker: unobserved {chosen.unobserved}, regularisation {chosen.regularisation}, of {len(reached)} tried "
-        f"(nDCG@20 {reached[best]:.4f} of what shoppers touched last)"
+        f"(nDCG@20 {reached[best]:.4f} of what users touched last)"
     )
     return chosen
 
@@ -133,7 +133,7 @@ def tune(
 
     def judge(trial: optuna.Trial) -> float:
         parameters = _suggest(trial, start)
-        if len(users) >= MIN_SHOPPERS:
+        if len(users) >= MIN_USERS:
             first = _reach(some, items, known, parameters)
             trial.report(first, step=0)
             if trial.should_prune():

@@ -1,4 +1,4 @@
-"""Shoppers of like taste: k-means over the directions of their factors, described by what they like."""
+"""Users of like taste: k-means over the directions of their factors, described by what they like."""
 
 import json
 from dataclasses import asdict
@@ -11,18 +11,18 @@ from service.recommender.user_profile import Segment
 from training.ranker.fitting import Trained
 
 SEGMENTS = 8
-MIN_SHOPPERS = 20  # a segment of fewer describes persons
+MIN_USERS = 20  # a segment of fewer describes persons
 TYPICAL = 12
 
 
 def find_segments(trained: Trained, *, ids: list[str], seed: int) -> tuple[np.ndarray, list[Segment]]:
-    """-> centroids (segments, factors) float32, and what each is about. Largest first; none where shoppers are few.
+    """-> centroids (segments, factors) float32, and what each is about. Largest first; none where users are few.
 
     ids: item ids by row."""
     factors = trained.arrays["user_factors"]
     lengths = np.linalg.norm(factors, axis=1)
     known = np.flatnonzero(lengths > 0)
-    count = min(SEGMENTS, len(known) // MIN_SHOPPERS)
+    count = min(SEGMENTS, len(known) // MIN_USERS)
     if count < 2:
         return np.empty((0, factors.shape[1]), np.float32), []
     directions = np.ascontiguousarray(factors[known] / lengths[known, None], dtype=np.float32)

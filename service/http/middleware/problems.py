@@ -148,7 +148,7 @@ class _Exchange:
 
 
 def _without_id(path: str) -> str:
-    """The path as it may stand in a log: the ids of shoppers may not."""
+    """The path as it may stand in a log: the ids of users may not."""
     return "/users/..." if path.startswith("/users/") else path
 
 

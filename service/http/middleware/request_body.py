@@ -105,7 +105,7 @@ class Pace:
     slowest: float = 1000.0
 
 
-class IntakeLayer:
+class RequestBodyLayer:
     """ASGI middleware. Reads the body of a request, and hands it on as one message."""
 
     def __init__(

@@ -32,7 +32,7 @@ def signs(rows: np.ndarray, cosines: np.ndarray, kinds: np.ndarray | None, densi
 
 
 @dataclass(frozen=True, slots=True)
-class Familiarity:
+class InCatalogue:
     """weights: (SIGNS,); at: the least sum of weighed signs that is familiar; density: (items,) float32, the mean
     cosine of each item with the ten nearest to it."""
 
@@ -41,7 +41,7 @@ class Familiarity:
     density: np.ndarray
 
     @classmethod
-    def open(cls, path: Path, facts: Mapping[str, Any]) -> "Familiarity":
+    def open(cls, path: Path, facts: Mapping[str, Any]) -> "InCatalogue":
         """Open density.npy of a release. facts: what its manifest says of `in_catalogue`."""
         weights = np.array([facts["weights"].get(name, 0.0) for name in SIGNS], np.float64)
         return cls(weights, float(facts["at"]), np.load(path, allow_pickle=False))

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.recommender.factors import Shopper
+from service.recommender.factors import User
 from service.recommender.scoring.terms import RECENT, Sources
 
 REASONS = 2  # past items named as reasons for a recommended one
 _NOTHING = np.empty(0, np.int64)
 
 
-def because(sources: Sources, rows: Sequence[np.ndarray], shoppers: Sequence[Shopper | None]) -> list[list[list[int]]]:
-    """For each query, and each of its rows, the rows of the shopper's past items nearest to it, by picture, else by
+def because(sources: Sources, rows: Sequence[np.ndarray], users: Sequence[User | None]) -> list[list[list[int]]]:
+    """For each query, and each of its rows, the rows of the user's past items nearest to it, by picture, else by
     factors; nearest first."""
-    pasts = [_NOTHING if shopper is None else shopper.history[-RECENT:] for shopper in shoppers]
+    pasts = [_NOTHING if user is None else user.history[-RECENT:] for user in users]
     if not any(map(len, pasts)) or (sources.index is None and sources.ranker is None):
         return [[[] for _ in row] for row in rows]
     return [_reasons(_likeness(sources, row, past), past) for row, past in zip(rows, pasts, strict=True)]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.errors import BadQuery
-from service.recommender.candidates import POOL, Asked, Candidates, Retrieval
-from service.recommender.factors import Shopper
+from service.recommender.candidates import POOL, Asked, Candidates, CandidateSearch
+from service.recommender.factors import User
 from service.recommender.query import COMPLEMENTS
 from service.recommender.recommendation import Item
 from service.recommender.release import Release
@@ -29,26 +29,26 @@ class _Chosen:
 class Scorer:
     """Ranks what one release has found."""
 
-    def __init__(self, release: Release, sources: Sources, search: Retrieval) -> None:
+    def __init__(self, release: Release, sources: Sources, search: CandidateSearch) -> None:
         self._release, self._sources, self._search = release, sources, search
 
     def rank(self, asked: Sequence[Asked], found: Sequence[Candidates]) -> list[list[Item]]:
         """The k best of each query's candidates, described, with the parts of their scores and the reasons; before
         them the item that the picture shows."""
         rows = [self._search.with_match(*each) for each in zip(asked, found, strict=True)]
-        shoppers = [each.shopper for each in asked]
+        users = [each.user for each in asked]
         votes = [
             None if each.vector is None or worth.near is None else self._search.vote(worth.near)
             for each, worth in zip(asked, found, strict=True)
         ]
         weights = [self._weights(each) for each in asked]
         needed = {name for each in weights for name, weight in each.items() if weight}
-        values = term_values(self._sources, rows, [each.vector for each in asked], shoppers, votes, only=needed)
+        values = term_values(self._sources, rows, [each.vector for each in asked], users, votes, only=needed)
         for each, worth in zip(values, found, strict=True):
             if worth.together is not None:
                 each["together"] = worth.together
         chosen = [self._best(*each) for each in zip(asked, rows, values, weights, strict=True)]
-        reasons = because(self._sources, [each.rows for each in chosen], shoppers)
+        reasons = because(self._sources, [each.rows for each in chosen], users)
         ids, describe = self._release.items.ids, self._release.items.describe
         return [
             [
@@ -88,8 +88,8 @@ class Scorer:
         blend, wanted = self._release.blend, asked.query.personalization
         if asked.tier == COMPLEMENTS:
             return {"together": 1.0}
-        shopper = asked.shopper
-        if asked.tier == "taste" and shopper is not None and not len(shopper.history) and shopper.photos is not None:
+        user = asked.user
+        if asked.tier == "taste" and user is not None and not len(user.history) and user.photos is not None:
             # photos are all that is known: they count as one that is sent does
             return {**blend.tiers["taste"], "own_likeness": blend.tiers["visual"].get("likeness", 1.0)}
         if wanted is None or asked.tier != "ranked":
@@ -101,16 +101,16 @@ class Scorer:
             )
         return blend.trade.weights(wanted)
 
-    def score(self, shopper: Shopper | None, rows: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def score(self, user: User | None, rows: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Factor scores and final scores of items for a user without a photo: (n,), (n,).
 
         For a user who is not known the factor scores are NaN, and the final ones are those of tier `popular`."""
         asked = np.asarray(rows, dtype=np.int64)
-        [values] = term_values(self._sources, [asked], [None], [shopper], [None])
-        _, parts = blend(values, self._release.blend.tiers["taste" if shopper else "popular"])
+        [values] = term_values(self._sources, [asked], [None], [user], [None])
+        _, parts = blend(values, self._release.blend.tiers["taste" if user else "popular"])
         factor = np.full(len(asked), np.nan, np.float32)
-        if shopper is not None and self._release.ranker is not None:
-            factor = self._release.ranker.scores(shopper, asked)
+        if user is not None and self._release.ranker is not None:
+            factor = self._release.ranker.scores(user, asked)
         return factor, parts.sum(axis=1)
 
     def likeness_vectors(self, rows: np.ndarray) -> np.ndarray:

@@ -3,10 +3,10 @@
     factor        what people with like tastes touched: user factor times item factor, on a logarithmic scale
     likeness      cosine with the picture of the query
     kind          the share of the votes of the items nearest to the picture that are for the item's category
-    own_likeness  cosine with the shopper's own pictures, their mean
-    recent        cosine of factors with the shopper's last items, each weighing 0.8 of the one after it
-    item_to_item  what those touched who touched the shopper's items: a linear model of items by items (EASE)
-    price_fit     how near the price is to what the shopper chose before: minus the squared difference of logarithms
+    own_likeness  cosine with the user's own pictures, their mean
+    recent        cosine of factors with the user's last items, each weighing 0.8 of the one after it
+    item_to_item  what those touched who touched the user's items: a linear model of items by items (EASE)
+    price_fit     how near the price is to what the user chose before: minus the squared difference of logarithms
     popularity    log(1 + times touched), 1 for the most popular item
     trend         logarithm of how much more it is touched of late than over the whole log
 
@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from service.recommender.factors import Ranker, Shopper
+from service.recommender.factors import Ranker, User
 from service.recommender.index.vector_index import Index
 from service.recommender.scoring.weights import FACTOR_SCALE
 
-RECENT = 100  # of the shopper's items, whose pictures are compared
-LAST = 10  # of the shopper's items, for the term `recent`
+RECENT = 100  # of the user's items, whose pictures are compared
+LAST = 10  # of the user's items, for the term `recent`
 FADED = 0.8 ** np.arange(LAST - 1, -1, -1, dtype=np.float32)  # their weights, the very last one's last
 PRICE = "price"
 TERMS = (
@@ -59,9 +59,9 @@ class Sources:
 
 def term_values(
     sources: Sources, rows: Sequence[np.ndarray], vectors: Sequence[np.ndarray | None],
-    shoppers: Sequence[Shopper | None], votes: Sequence[np.ndarray | None], *, only: Collection[str] = TERMS,
+    users: Sequence[User | None], votes: Sequence[np.ndarray | None], *, only: Collection[str] = TERMS,
 ) -> list[dict[str, np.ndarray]]:  # fmt: skip
-    """For each query its candidates (n,), the vector of its picture, its shopper, and what its neighbours voted for
+    """For each query its candidates (n,), the vector of its picture, its user, and what its neighbours voted for
     (see `vote`) -> name: (n,) float32, only the terms that the sources and the query allow.
 
     only: names of those that are needed."""
@@ -70,7 +70,7 @@ def term_values(
     together = 1 if len(rows) <= ALONE else TOGETHER
     for start in range(0, len(rows), together):
         part = slice(start, start + together)
-        values += _values_together(sources, rows[part], vectors[part], shoppers[part], only)
+        values += _values_together(sources, rows[part], vectors[part], users[part], only)
     if sources.kinds is not None and "kind" in only:
         for each, row, voted in zip(values, rows, votes, strict=True):
             if voted is not None:
@@ -92,19 +92,19 @@ def vote(kinds: np.ndarray, rows: np.ndarray, cosines: np.ndarray) -> np.ndarray
 
 def _values_together(
     sources: Sources, rows: Sequence[np.ndarray], vectors: Sequence[np.ndarray | None],
-    shoppers: Sequence[Shopper | None], needed: Collection[str],
+    users: Sequence[User | None], needed: Collection[str],
 ) -> list[dict[str, np.ndarray]]:  # fmt: skip
     """Candidates that several queries share are gathered once, and compared in one product."""
     table, places = _shared(rows, len(sources.popularity))
     products: dict[str, dict[int, np.ndarray]] = {}
-    known = [(at, shopper) for at, shopper in enumerate(shoppers) if shopper is not None]
+    known = [(at, user) for at, user in enumerate(users) if user is not None]
     if sources.ranker is not None and known:
         ranker = sources.ranker
         factors = ranker.item_factors[table] if "factor" in needed or "recent" in needed else _NOTHING
         if "factor" in needed:
-            products["factor"] = _products([(at, shopper.factor) for at, shopper in known], factors)
+            products["factor"] = _products([(at, user.factor) for at, user in known], factors)
         if "recent" in needed:
-            last = [(at, _last_factors(ranker, shopper.history[-LAST:])) for at, shopper in known]
+            last = [(at, _last_factors(ranker, user.history[-LAST:])) for at, user in known]
             products["recent"] = _products(last, factors, ranker.inverse_lengths[table])
     sent = [(at, vector) for at, vector in enumerate(vectors) if vector is not None]
     likeness, own_likeness = sent and "likeness" in needed, known and "own_likeness" in needed
@@ -116,12 +116,12 @@ def _values_together(
         elif likeness:
             products["likeness"] = _products(sent, pictures)
         if own_likeness:
-            own = [(at, _unit(own_vector(sources.index, shopper))) for at, shopper in known]
+            own = [(at, _unit(own_vector(sources.index, user))) for at, user in known]
             products["own_likeness"] = _products(own, pictures)
     values = [
         {name: found[at][place] for name, found in products.items() if at in found}
-        | _of_items(sources, row, shopper, needed)
-        for at, (row, place, shopper) in enumerate(zip(rows, places, shoppers, strict=True))
+        | _of_items(sources, row, user, needed)
+        for at, (row, place, user) in enumerate(zip(rows, places, users, strict=True))
     ]
     for each in values:
         if "factor" in each:
@@ -152,9 +152,7 @@ def _products(
     return {at: line for (at, _), line in zip(queries, scores, strict=True)}
 
 
-def _of_items(
-    sources: Sources, rows: np.ndarray, shopper: Shopper | None, needed: Collection[str]
-) -> dict[str, np.ndarray]:
+def _of_items(sources: Sources, rows: np.ndarray, user: User | None, needed: Collection[str]) -> dict[str, np.ndarray]:
     """The terms that no product is needed for."""
     values = {}
     if "popularity" in needed:
@@ -162,11 +160,11 @@ def _of_items(
     if sources.ranker is not None:
         if "trend" in needed:
             values["trend"] = sources.ranker.trend[rows]
-        if shopper is not None and sources.ranker.item_to_item is not None and "item_to_item" in needed:
-            own = shopper.history[-RECENT:]
+        if user is not None and sources.ranker.item_to_item is not None and "item_to_item" in needed:
+            own = user.history[-RECENT:]
             values["item_to_item"] = sources.ranker.item_to_item.total(own, np.ones(len(own)))[rows].astype(np.float32)
-    if sources.log_price is not None and shopper is not None and "price_fit" in needed:
-        own = sources.log_price[shopper.history]
+    if sources.log_price is not None and user is not None and "price_fit" in needed:
+        own = sources.log_price[user.history]
         if sources.priceless:
             own = own[~np.isnan(own)]
         if len(own):
@@ -225,14 +223,14 @@ def log_price(prices: np.ndarray | None) -> np.ndarray | None:
         return np.where(prices > 0, np.log(prices), np.nan).astype(np.float32)
 
 
-def own_vector(index: Index, shopper: Shopper) -> np.ndarray:
-    """The mean of the shopper's own latest pictures, of items and photos: (dim,), zero where there are none.
+def own_vector(index: Index, user: User) -> np.ndarray:
+    """The mean of the user's own latest pictures, of items and photos: (dim,), zero where there are none.
 
     A cosine with the mean is the mean of the cosines: one product, however many there are."""
-    rows = shopper.history[-RECENT:]
+    rows = user.history[-RECENT:]
     own = index.vectors(rows[index.pictured[rows]])
-    if shopper.photos is not None:
-        own = np.concatenate([own, shopper.photos])[-RECENT:]
+    if user.photos is not None:
+        own = np.concatenate([own, user.photos])[-RECENT:]
     if not len(own):
         return np.zeros(index.shape[1], np.float32)
     mean: np.ndarray = np.full(len(own), 1 / len(own), np.float32) @ own

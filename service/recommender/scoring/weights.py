@@ -11,8 +11,8 @@ FACTOR_SCALE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Trade:
-    """How much likeness is given for taste where a photo and a shopper meet. default: from 0, what looks most like the
-    photo, to 1, what the shopper likes most; looks, taste: term -> weight at these two ends, each with a spread of 1
+    """How much likeness is given for taste where a photo and a user meet. default: from 0, what looks most like the
+    photo, to 1, what the user likes most; looks, taste: term -> weight at these two ends, each with a spread of 1
     among the items near a photo, so that a share of one is worth as much as the same share of the other."""
 
     default: float

@@ -116,7 +116,7 @@ def test_who_does_not_want_to_be_traced_is_not(told: Service, collector: Collect
     assert unwanted not in {span.trace_id.hex() for span in collector.spans}
 
 
-def test_a_log_line_is_json_and_knows_the_shopper_by_a_hash_alone(told: Service, photo: bytes) -> None:
+def test_a_log_line_is_json_and_knows_the_user_by_a_hash_alone(told: Service, photo: bytes) -> None:
     """Route, status, tier, release, milliseconds, and the trace; neither the user id nor anything of the picture."""
     trace, user = "3" * 32, "someone@example.com"
     sent = {"files": {"image": photo}, "data": {"user_id": user}}

@@ -90,7 +90,7 @@ def test_the_encoder_gives_the_vectors_of_the_pipeline(client: tuple[Any, Any], 
 
 
 def test_every_protocol_gives_the_same_items(service: Service, boutique_folder: Path) -> None:
-    """200 queries, with photos, shoppers, both and neither, over native HTTP, REST v2 and gRPC."""
+    """200 queries, with photos, users, both and neither, over native HTTP, REST v2 and gRPC."""
     photos = [path.read_bytes() for path in sorted((boutique_folder / "images").iterdir())]
     asked = [
         (photos[n % len(photos)] if n % 4 < 2 else b"", f"{n % 60:05d}" if n % 2 else "", 1 + n % 20)

@@ -1,9 +1,9 @@
-"""Fold-in, the maximum inner product, diversity, and what a shopper's events mean."""
+"""Fold-in, the maximum inner product, diversity, and what a user's events mean."""
 
 import numpy as np
 import pytest
 
-from service.recommender.factors import Objective, Ranker, last_words
+from service.recommender.factors import Objective, Ranker, last_event_of_each
 from service.recommender.scoring.diversity import diversify
 from service.recommender.user_keys import hash_user, key_check
 
@@ -34,34 +34,34 @@ def test_fold_in_minimises_the_objective(ranker: Ranker) -> None:
 
 def test_top_is_the_maximum_inner_product_among_the_allowed(ranker: Ranker) -> None:
     """The k best rows, and only allowed ones."""
-    shopper = ranker.shopper(0)
+    user = ranker.user(0)
     allowed = np.arange(50) % 2 == 0
-    scores = np.where(allowed, ranker.item_factors @ shopper.factor, -np.inf)
-    assert set(ranker.top(shopper, k=5, allowed=allowed)) == set(np.argsort(-scores)[:5])
-    assert len(ranker.top(shopper, k=40, allowed=allowed)) == 25
+    scores = np.where(allowed, ranker.item_factors @ user.factor, -np.inf)
+    assert set(ranker.top(user, k=5, allowed=allowed)) == set(np.argsort(-scores)[:5])
+    assert len(ranker.top(user, k=40, allowed=allowed)) == 25
 
 
 def test_events_join_what_training_knew(ranker: Ranker) -> None:
-    """A known shopper's events extend the history; the latest comes last."""
-    shopper = ranker.shopper_with_events(0, np.array([7, 4]), np.array([1.0, 4.0], np.float32))
-    assert shopper.history.tolist() == [9, 2, 7, 4]
+    """A known user's events extend the history; the latest comes last."""
+    user = ranker.user_with_events(0, np.array([7, 4]), np.array([1.0, 4.0], np.float32))
+    assert user.history.tolist() == [9, 2, 7, 4]
     expected = ranker.fold_in(np.array([9, 2, 7, 4]), np.array([1.0, 1.0, 1.0, 4.0], np.float32))
-    np.testing.assert_allclose(shopper.factor, expected, atol=1e-6)
+    np.testing.assert_allclose(user.factor, expected, atol=1e-6)
 
 
 def test_a_dismissed_item_is_seen_but_not_liked(ranker: Ranker) -> None:
     """Its score is drawn to 0, and it is no news any more."""
     confidence = OBJECTIVE.confidence(["dismiss", "like"])
-    shopper = ranker.shopper_with_events(None, np.array([3, 8]), confidence)
-    without = ranker.shopper_with_events(None, np.array([8]), confidence[1:])
-    assert shopper.history.tolist() == [8]
-    assert sorted(shopper.seen.tolist()) == [3, 8]
-    assert abs(ranker.scores(shopper, np.array([3]))) < abs(ranker.scores(without, np.array([3])))
+    user = ranker.user_with_events(None, np.array([3, 8]), confidence)
+    without = ranker.user_with_events(None, np.array([8]), confidence[1:])
+    assert user.history.tolist() == [8]
+    assert sorted(user.seen.tolist()) == [3, 8]
+    assert abs(ranker.scores(user, np.array([3]))) < abs(ranker.scores(without, np.array([3])))
 
 
 def test_the_last_word_on_an_item_counts() -> None:
     """Dismissed after all, or liked after all; of several likings the strongest."""
-    items, words = last_words(np.array([1, 2, 1, 2, 3]), np.array([4.0, -1.0, -1.0, 2.0, 1.0], np.float32))
+    items, words = last_event_of_each(np.array([1, 2, 1, 2, 3]), np.array([4.0, -1.0, -1.0, 2.0, 1.0], np.float32))
     assert items.tolist() == [1, 2, 3]
     assert words.tolist() == [-1, 2, 1]
 
@@ -73,14 +73,14 @@ def test_stronger_events_weigh_more() -> None:
 
 
 def test_the_profile_is_where_a_fold_in_starts(ranker: Ranker) -> None:
-    """Without an event a shopper of known profile is the profile; with events it is moved from there."""
+    """Without an event a user of known profile is the profile; with events it is moved from there."""
     base = np.arange(8, dtype=np.float32)
     known = Ranker(
         ranker.item_factors, ranker.user_factors, np.zeros((8, 8)), {"a": 0}, np.array([0, 0]), np.empty(0, np.int32),
         np.empty(0, np.float32), OBJECTIVE, 50, user_base=base[None],
     )  # fmt: skip
     np.testing.assert_allclose(known.fold_in(np.empty(0, int), np.empty(0, np.float32), base), base, rtol=1e-5)
-    moved = known.shopper_with_events(0, np.array([3]), np.array([9.0], np.float32))
+    moved = known.user_with_events(0, np.array([3]), np.array([9.0], np.float32))
     assert abs(moved.factor @ known.item_factors[3] - 1) < abs(base @ known.item_factors[3] - 1)
 
 

@@ -24,7 +24,7 @@ def ids(answer: Recommendation) -> list[str]:
 
 
 def test_the_tier_says_what_the_answer_rests_on(recommender: Recommender, photo: bytes) -> None:
-    """Photo and shopper: ranked; photo: visual; shopper or events: taste; neither: popular."""
+    """Photo and user: ranked; photo: visual; user or events: taste; neither: popular."""
     assert ask(recommender, image=photo, user_id="00007").tier == "ranked"
     assert ask(recommender, image=photo, events=EVENTS).tier == "ranked"
     assert ask(recommender, image=photo).tier == "visual"
@@ -36,7 +36,7 @@ def test_the_tier_says_what_the_answer_rests_on(recommender: Recommender, photo:
 
 
 def test_a_photo_of_something_else_is_answered_as_if_it_had_not_been_sent(recommender: Recommender) -> None:
-    """Flat colours are near nothing: the shopper's taste, or what is popular, answers, and the reply says why."""
+    """Flat colours are near nothing: the user's taste, or what is popular, answers, and the reply says why."""
     assert recommender.release.manifest.index is not None
     vectors = recommender.release.index.vectors(np.arange(144)) if recommender.release.index else np.empty((0, 32))
     away = -vectors.mean(axis=0)
@@ -71,7 +71,7 @@ def test_the_terms_of_each_item_add_up_to_its_score(recommender: Recommender, ph
 
 
 def test_seen_items_are_left_out_unless_asked_for(recommender: Recommender) -> None:
-    """What the shopper touched is no news; exclude_seen=false brings it back."""
+    """What the user touched is no news; exclude_seen=false brings it back."""
     history = set(ids(ask(recommender, user_id="00007", k=100, exclude_seen=False))) - set(
         ids(ask(recommender, user_id="00007", k=100))
     )
@@ -80,8 +80,8 @@ def test_seen_items_are_left_out_unless_asked_for(recommender: Recommender) -> N
     assert "0004" in ids(ask(recommender, events=EVENTS, k=100, exclude_seen=False))
 
 
-def test_reasons_are_the_shoppers_own_items(recommender: Recommender) -> None:
-    """`because` names items that the shopper touched."""
+def test_reasons_are_the_users_own_items(recommender: Recommender) -> None:
+    """`because` names items that the user touched."""
     for item in ask(recommender, events=EVENTS, k=5).items:
         assert item.because
         assert set(item.because) <= {"0004", "0016"}
@@ -111,8 +111,8 @@ def test_diversity_changes_what_is_shown_together(recommender: Recommender, phot
     assert likeness(0.9) < likeness(0.0)
 
 
-def test_personalization_goes_from_the_photo_to_the_shopper(recommender: Recommender, photo: bytes) -> None:
-    """0 answers as tier visual does; the more, the better the shopper likes what is shown, and the less it is alike."""
+def test_personalization_goes_from_the_photo_to_the_user(recommender: Recommender, photo: bytes) -> None:
+    """0 answers as tier visual does; the more, the better the user likes what is shown, and the less it is alike."""
     nobody = ids(ask(recommender, image=photo, exclude_seen=False))
     steps = [0.0, 0.5, 1.0]
     asked = [ask(recommender, image=photo, user_id="00007", personalization=p, exclude_seen=False, k=10) for p in steps]
@@ -129,7 +129,7 @@ def test_personalization_goes_from_the_photo_to_the_shopper(recommender: Recomme
 
 
 def test_the_default_is_the_trade_that_was_learned(recommender: Recommender, photo: bytes) -> None:
-    """It stands in the manifest, and asking for it gives the same answer; without a shopper it means nothing."""
+    """It stands in the manifest, and asking for it gives the same answer; without a user it means nothing."""
     default = recommender.release.manifest.training["trade"]["default"]
     learned = ask(recommender, image=photo, user_id="00007")
     assert ids(ask(recommender, image=photo, user_id="00007", personalization=default)) == ids(learned)

@@ -84,12 +84,12 @@ def test_golden_cases_catch_wrong_vectors(copied_release: Path) -> None:
 
 
 def test_another_user_key_is_refused(release_folder: Path) -> None:
-    """With the wrong key every shopper would silently be unknown."""
+    """With the wrong key every user would silently be unknown."""
     with pytest.raises(ReleaseMismatch, match="VITRINE_USER_KEY"):
         Recommender(Release.open(release_folder), user_key="another")
 
 
-def test_nothing_in_a_release_names_a_shopper(release_folder: Path, boutique_folder: Path) -> None:
+def test_nothing_in_a_release_names_a_user(release_folder: Path, boutique_folder: Path) -> None:
     """User ids are keyed hashes, and nobody's profile is copied: what is stored of it is common to many."""
     with (boutique_folder / "users.csv").open() as file:
         users = {row["user_id"] for row in csv.DictReader(file)}
@@ -122,7 +122,7 @@ NAMING: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", NAMING)
-def test_a_shopper_is_found_in_every_format(name: str, tmp_path: Path) -> None:
+def test_a_user_is_found_in_every_format(name: str, tmp_path: Path) -> None:
     """So that a search that finds nobody means that nobody is there, and not that it cannot read."""
     NAMING[name](tmp_path / name)
     assert "00007" in ids_in(tmp_path / name, USERS)

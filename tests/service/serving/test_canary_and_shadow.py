@@ -28,7 +28,7 @@ from tests.quick import options
 from tests.shop import Shop
 from training.pipeline import train
 
-SHOPPERS = [f"{number:05d}" for number in range(120)]
+USERS = [f"{number:05d}" for number in range(120)]
 
 
 def plan(share: float, mode: str = "canary") -> Plan:
@@ -53,15 +53,15 @@ def recommend(service: Service, **query: object) -> httpx.Response:
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
-def test_the_canary_answers_its_share_of_the_shoppers(share: float) -> None:
+def test_the_canary_answers_its_share_of_the_users(share: float) -> None:
     """Within one point over ten thousand."""
-    drawn = [is_drawn(f"shopper {number}", "2", plan(share)) for number in range(10_000)]
+    drawn = [is_drawn(f"user {number}", "2", plan(share)) for number in range(10_000)]
     assert abs(np.mean(drawn) - share) < 0.01
 
 
 def test_a_larger_share_moves_nobody_back() -> None:
     """Who is drawn for a tenth is drawn for every share above."""
-    users = [f"shopper {number}" for number in range(10_000)]
+    users = [f"user {number}" for number in range(10_000)]
     shares = [0.0, 0.05, 0.1, 0.3, 0.8, 1.0]
     drawn = [{user for user in users if is_drawn(user, "2", plan(share))} for share in shares]
     assert all(smaller <= larger for smaller, larger in pairwise(drawn))
@@ -69,7 +69,7 @@ def test_a_larger_share_moves_nobody_back() -> None:
     assert drawn[-1] == set(users)
 
 
-def test_every_process_with_the_key_draws_the_same_shoppers() -> None:
+def test_every_process_with_the_key_draws_the_same_users() -> None:
     """Another key, or another candidate, draws others; an anonymous request is never drawn."""
     ours = [is_drawn(str(number), "2", plan(0.2)) for number in range(1000)]
     script = (
@@ -84,24 +84,22 @@ def test_every_process_with_the_key_draws_the_same_shoppers() -> None:
     assert not is_drawn(None, "2", plan(1.0))
 
 
-def test_shoppers_stay_with_their_release_over_every_protocol_and_after_a_restart(
-    releases: Path, tmp_path: Path
-) -> None:
+def test_users_stay_with_their_release_over_every_protocol_and_after_a_restart(releases: Path, tmp_path: Path) -> None:
     """The reply names it; anonymous requests and look-alikes stay on production."""
     seen = []
     for turn, share in enumerate((0.3, 0.3, 0.6)):
         with serve(releases / "1", tmp_path / str(turn), settings(releases / "2", "canary", share)) as service:
             wait_for(service, "running")
-            seen.append({user for user in SHOPPERS if recommend(service, user_id=user).json()["release"] == "2"})
+            seen.append({user for user in USERS if recommend(service, user_id=user).json()["release"] == "2"})
             assert recommend(service).json()["release"] == "1"
             assert service.http.post("/similar", json={"item_id": "0004"}).json()["release"] == "1"
             answered = service.metric('vitrine_canary_requests_total{outcome="answered"}')
             assert answered == len(seen[-1])
             with triton_grpc.InferenceServerClient(service.grpc) as client:
-                user = triton_grpc.InferInput("USER_ID", [len(SHOPPERS[:32])], "BYTES")
-                user.set_data_from_numpy(np.array([each.encode() for each in SHOPPERS[:32]], object))
+                user = triton_grpc.InferInput("USER_ID", [len(USERS[:32])], "BYTES")
+                user.set_data_from_numpy(np.array([each.encode() for each in USERS[:32]], object))
                 said = client.infer("recommender", [user]).as_numpy("RELEASE").tolist()
-            assert said == [b"2" if user in seen[-1] else b"1" for user in SHOPPERS[:32]]
+            assert said == [b"2" if user in seen[-1] else b"1" for user in USERS[:32]]
     assert seen[0] == seen[1]
     assert seen[0] < seen[2]
     assert 15 < len(seen[0]) < 60
@@ -116,7 +114,7 @@ def test_where_the_canary_fails_production_answers(
         wait_for(service, "running")
         assert recommend(service, user_id="00003").status_code == 200
         answers = [
-            service.http.post("/recommend", data={"user_id": user}, files={"image": photo}) for user in SHOPPERS[:20]
+            service.http.post("/recommend", data={"user_id": user}, files={"image": photo}) for user in USERS[:20]
         ]
         assert {answer.status_code for answer in answers} == {200}
         assert state(service)["state"] == "stopped"
@@ -134,7 +132,7 @@ def test_a_candidate_that_cannot_be_served_harms_nobody(releases: Path, tmp_path
     with serve(releases / "1", tmp_path, settings(releases / "3", mode)) as service:
         wait_for(service, "stopped")
         assert "items.parquet" in state(service)["why"]
-        assert recommend(service, user_id=SHOPPERS[0]).json()["release"] == "1"
+        assert recommend(service, user_id=USERS[0]).json()["release"] == "1"
 
 
 def test_a_shadow_is_compared_on_every_query_and_answers_none(
@@ -142,7 +140,7 @@ def test_a_shadow_is_compared_on_every_query_and_answers_none(
 ) -> None:
     """Figures are those of both releases asked directly; a photo's vector is computed once."""
     both = [Recommender(Release.open(releases / number)) for number in "12"]
-    queries = [Query(user_id=user) for user in SHOPPERS[:20]] + [Query(image=photo, user_id="00003")]
+    queries = [Query(user_id=user) for user in USERS[:20]] + [Query(image=photo, user_id="00003")]
     lists = [[[item.item_id for item in each.recommend([query])[0].items] for each in both] for query in queries]
     overlap = sum(len(set(a) & set(b)) / 10 for a, b in lists)
     correlation = sum(rank_correlation(b, a) for a, b in lists)
@@ -213,11 +211,11 @@ def test_a_shadow_that_ranks_too_differently_is_taken_out(releases: Path, tmp_pa
     said = settings(releases / "2", "shadow", candidate_overlap=0.99, candidate_fewest=10)
     with serve(releases / "1", tmp_path, said) as service:
         wait_for(service, "running")
-        for user in SHOPPERS[:20]:
+        for user in USERS[:20]:
             recommend(service, user_id=user)
         wait_for(service, "stopped")
         assert "of production's items" in state(service)["why"]
-        assert recommend(service, user_id=SHOPPERS[0]).status_code == 200
+        assert recommend(service, user_id=USERS[0]).status_code == 200
 
 
 def test_the_end_of_the_shadow_process_is_not_the_end_of_anything(releases: Path, tmp_path: Path) -> None:
@@ -235,12 +233,12 @@ def test_the_end_of_the_shadow_process_is_not_the_end_of_anything(releases: Path
             assert found is not None
             os.kill(found, signal.SIGKILL)
             before = service.metric(answered)
-            assert recommend(service, user_id=SHOPPERS[0]).json()["release"] == "1"
+            assert recommend(service, user_id=USERS[0]).json()["release"] == "1"
             if kills < 4:
                 wait_until(partial(answers_more_than, service, before))
-        recommend(service, user_id=SHOPPERS[0])
+        recommend(service, user_id=USERS[0])
         wait_for(service, "stopped")
-        assert recommend(service, user_id=SHOPPERS[0]).json()["release"] == "1"
+        assert recommend(service, user_id=USERS[0]).json()["release"] == "1"
 
 
 def shadow_of(service: Service) -> int | None:

@@ -38,7 +38,7 @@ def switch(service: Service, number: object, **headers: str) -> httpx.Response:
     return service.http.post("/admin/release", json={"release": number}, headers=headers or ADMIN)
 
 
-class Shoppers(Clients):
+class Users(Clients):
     """Eight clients, half of them over gRPC, that ask as long as the block lasts and check each answer."""
 
     def __init__(self, service: Service, answers: dict[str, list[list[str]]]) -> None:
@@ -86,7 +86,7 @@ def test_twenty_switches_under_load_lose_and_mix_nothing(
     with serve(releases / "1", tmp_path, {"VITRINE_ADMIN_KEY": ADMIN["X-Admin-Key"]}) as service:
         process = psutil.Process(service.process.pid)
         memory = []
-        with Shoppers(service, answers) as clients:
+        with Users(service, answers) as clients:
             for turn in range(20):
                 number = "21"[turn % 2]
                 assert switch(service, number).json()["release"] == number

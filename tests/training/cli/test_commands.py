@@ -65,7 +65,7 @@ def test_recommend_prints_the_result_with_its_reasons(release_folder: Path, bout
 
 
 def test_score_writes_both_scores_for_each_pair(release_folder: Path, tmp_path: Path) -> None:
-    """factor_score and score beside user_id and item_id; an unknown shopper has no factor score."""
+    """factor_score and score beside user_id and item_id; an unknown user has no factor score."""
     (tmp_path / "pairs.csv").write_text("user_id,item_id\n00007,0004\nnobody,0004\n00007,0001\n")
     vitrine("score", release_folder, "--pairs", tmp_path / "pairs.csv", "--out", tmp_path / "scores.csv")
     with (tmp_path / "scores.csv").open() as file:
@@ -135,7 +135,7 @@ def test_wrong_usage_is_exit_code_2() -> None:
 
 
 def test_segments_are_printed_and_pictured(release_folder: Path, tmp_path: Path) -> None:
-    """A table for people, JSON for scripts, a page of pictures; every shopper belongs to one."""
+    """A table for people, JSON for scripts, a page of pictures; every user belongs to one."""
     page = tmp_path / "segments.html"
     found = json.loads(vitrine("segments", release_folder, "--out", page, "--json").stdout)
     assert sum(segment["shoppers"] for segment in found) <= 200

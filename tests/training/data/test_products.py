@@ -23,7 +23,7 @@ from training.pipeline import train
 from training.ranker.fitting import DAY
 from training.ranker.item_neighbours import together
 
-ITEMS, SHOPPERS = 60, 80
+ITEMS, USERS = 60, 80
 BESIDE = Garment("hat", "violet", "dots", "wood", 0.8, 3.0, 1.0, seed=7_000_001)  # the second picture of item 0002
 VARIANTS = ("0010", "0011", "0012")
 
@@ -31,7 +31,7 @@ VARIANTS = ("0010", "0011", "0012")
 def write(folder: Path) -> None:
     """A boutique in which three items are variants of one, one has two pictures, one is there twice, and two go
     together."""
-    boutique.write(folder, items=ITEMS, shoppers=SHOPPERS, seed=3)
+    boutique.write(folder, items=ITEMS, shoppers=USERS, seed=3)
     items = pd.read_csv(folder / "items.csv", dtype=str)
     draw(BESIDE).save(folder / "images" / "beside.jpg", "JPEG")
     items["image"] = items["image"].where(items["item_id"] != "0002", items["image"] + "|images/beside.jpg")
@@ -44,7 +44,7 @@ def write(folder: Path) -> None:
     start = int(log["timestamp"].min())
     pair = [
         {"user_id": f"{user:05d}", "item_id": item, "event": "purchase", "timestamp": start + user * 3600 + place}
-        for user in range(SHOPPERS) for place, item in enumerate(two_of_other_kinds(items))
+        for user in range(USERS) for place, item in enumerate(two_of_other_kinds(items))
     ]  # fmt: skip
     pd.concat([log, pd.DataFrame(pair)]).sort_values("timestamp").to_csv(folder / "interactions.csv", index=False)
 
@@ -98,7 +98,7 @@ def test_likeness_is_that_of_the_nearest_picture(recommender: Recommender) -> No
 
 
 def test_variants_of_one_product_are_answered_once_unless_more_are_asked_for(recommender: Recommender) -> None:
-    """At most one of a group, as many as `per_group` says, over photos, shoppers and items alike."""
+    """At most one of a group, as many as `per_group` says, over photos, users and items alike."""
     photo = (recommender.release.path / "golden" / "0.picture").read_bytes()
     for query in (Query(k=ITEMS), Query(user_id="00007", k=ITEMS), Query(image=photo, user_id="00007", k=ITEMS)):
         for most in (1, 2, 3):
@@ -149,7 +149,7 @@ def test_what_a_release_cannot_tell_is_an_error(release_folder: Path) -> None:
 
 
 def test_complements_are_bought_together_and_of_another_category(recommender: Recommender, folder: Path) -> None:
-    """Eighty shoppers bought two things in one hour: each is what goes with the other, by id and by photo."""
+    """Eighty users bought two things in one hour: each is what goes with the other, by id and by photo."""
     table = pd.read_csv(folder / "items.csv", dtype=str)
     one, other = two_of_other_kinds(table)
     category = table.set_index("item_id")["category"]

@@ -29,8 +29,8 @@ def test_the_same_seed_draws_the_same_boutique(tmp_path: Path) -> None:
     assert any((tmp_path / "a" / f).read_bytes() != (tmp_path / "c" / f).read_bytes() for f in files)
 
 
-def test_shoppers_touch_what_the_truth_says_they_like(boutique_folder: Path) -> None:
-    """The mean utility of touched items is far above that of the others, for nearly every shopper."""
+def test_users_touch_what_the_truth_says_they_like(boutique_folder: Path) -> None:
+    """The mean utility of touched items is far above that of the others, for nearly every user."""
     utility = np.load(boutique_folder / "truth.npy")
     log = pd.read_csv(boutique_folder / "interactions.csv", dtype=str)
     touched = np.zeros(utility.shape, bool)

@@ -19,18 +19,18 @@ from service.recommender.user_keys import DEFAULT_USER_KEY
 from tests.shop import Shop
 from training.data.catalogue_reader import read
 from training.evaluation.diff import Figure, compare
-from training.evaluation.held_out_questions import Exam, Marks
+from training.evaluation.held_out_questions import HeldOutQuestions, Measures
 from training.measures import median_interval
 from training.packaging import package
 from training.promotion import gate, gate_checks
 from training.promotion.gate import Report
 from training.promotion.gate_checks import Check
-from training.promotion.policy import Question, open_proven
+from training.promotion.policy import GateOptions, open_proven
 
 
 def opened(folder: Path) -> Recommender:
     """A release, proven, as the gate is given it."""
-    return open_proven(folder, Question(folder.parent, user_key=DEFAULT_USER_KEY))
+    return open_proven(folder, GateOptions(folder.parent, user_key=DEFAULT_USER_KEY))
 
 
 def run(shop: Shop, release: int, production: int | None, **changes: dict[str, float]) -> Report:
@@ -86,7 +86,7 @@ def test_production_passes_beside_itself(trained_shop: Shop) -> None:
 
 
 def test_every_bound_can_refuse(trained_shop: Shop) -> None:
-    """Of bounds that nothing can keep every check with a bound fails: those of photos and of new items and shoppers,
+    """Of bounds that nothing can keep every check with a bound fails: those of photos and of new items and users,
     which are not asked for here, and those without a bound have tests of their own below."""
     impossible = {
         "ranking": {
@@ -145,12 +145,12 @@ def test_golden_answers_are_asked_for_in_every_precision(release_folder: Path, t
         gate.prove_precisions(opened(release))
 
 
-def test_new_items_and_new_shoppers_have_a_bound_of_their_own() -> None:
+def test_new_items_and_new_users_have_a_bound_of_their_own() -> None:
     """Half of production's measure is refused under 0.85, and passes under 0.4."""
     kinds = [f"{kind}.{measure}" for kind in ("cold_items", "cold_users") for measure in ("ndcg_at_10", "recall_at_20")]
     values = np.linspace(0.4, 0.6, 50)
-    mine, theirs = (Marks(dict.fromkeys(kinds, share * values), [], 0.0) for share in (0.5, 1.0))
-    exam = Exam(catalogue=None, held={}, photos=np.empty(0, int))  # type: ignore[arg-type]
+    mine, theirs = (Measures(dict.fromkeys(kinds, share * values), [], 0.0) for share in (0.5, 1.0))
+    exam = HeldOutQuestions(catalogue=None, held={}, photos=np.empty(0, int))  # type: ignore[arg-type]
     for share, passed in ((0.85, False), (0.4, True)):
         asked = gate.read_thresholds(None)["ranking"] | {"least_share_cold": share}
         assert {
@@ -161,8 +161,8 @@ def test_new_items_and_new_shoppers_have_a_bound_of_their_own() -> None:
 def test_every_bound_of_pictures_can_refuse(release_folder: Path, boutique_folder: Path, tmp_path: Path) -> None:
     """Of items of other kinds than production shows, of a bound on the index, and of one on each precision."""
     recommender = Recommender(Release.open(with_int8(release_folder, tmp_path)))
-    exam = Exam(read(boutique_folder), {}, np.arange(12))
-    mine, theirs = (Marks({"photos.precision_at_10": np.full(144, kind)}, [], 0.0) for kind in (0.5, 0.9))
+    exam = HeldOutQuestions(read(boutique_folder), {}, np.arange(12))
+    mine, theirs = (Measures({"photos.precision_at_10": np.full(144, kind)}, [], 0.0) for kind in (0.5, 0.9))
     names = ["photos.precision_at_10", "index recall@10", "int8 overlap@10 with float32"]
     asked = gate.read_thresholds(None)["pictures"]
     alike = gate_checks.of_pictures(recommender, theirs, theirs, exam, asked)
@@ -175,8 +175,8 @@ def test_every_bound_of_pictures_can_refuse(release_folder: Path, boutique_folde
 def test_a_release_must_answer_what_production_answers(
     release_folder: Path, trained_shop: Shop, boutique_folder: Path
 ) -> None:
-    """Photos, shoppers, every attribute of an item, in replies that are as documented."""
-    exam = Exam(read(boutique_folder), {}, np.empty(0, int))
+    """Photos, users, every attribute of an item, in replies that are as documented."""
+    exam = HeldOutQuestions(read(boutique_folder), {}, np.empty(0, int))
     release = Release.open(release_folder)
     whole, blind = Recommender(release), Recommender(Release.open(trained_shop.releases / "2"))
     without = {name: kind for name, kind in release.items.kinds.items() if name != "price"}
@@ -201,7 +201,7 @@ def test_a_release_must_answer_what_production_answers(
         assert "".join(check.note for check in checks) == notes
 
 
-def test_a_shopper_must_add_something_to_the_photo(release_folder: Path, boutique_folder: Path, tmp_path: Path) -> None:
+def test_a_user_must_add_something_to_the_photo(release_folder: Path, boutique_folder: Path, tmp_path: Path) -> None:
     """A release whose trade gives taste nothing is refused beside one that learned a trade, which passes."""
     shop = Shop(boutique_folder, Path(shutil.copytree(release_folder.parent, tmp_path / "releases")))
     learned = named(run(shop, 1, 1))["photo_and_shopper.lift"]
@@ -231,12 +231,12 @@ def test_of_pictures_it_asks_for_kind_index_and_precision(release_folder: Path, 
 
 
 def test_a_small_fall_that_chance_explains_does_not_refuse() -> None:
-    """Over few shoppers a mean may fall without meaning anything; the same fall over many does."""
+    """Over few users a mean may fall without meaning anything; the same fall over many does."""
     rng = np.random.default_rng(0)
-    for shoppers, passed in ((20, True), (20_000, False)):
-        theirs = rng.random(shoppers)
-        own = theirs - 0.1 + rng.normal(0, 0.5, shoppers)
-        marks = [Marks({"m": values}, [], 0.0) for values in (own, theirs)]
+    for users, passed in ((20, True), (20_000, False)):
+        theirs = rng.random(users)
+        own = theirs - 0.1 + rng.normal(0, 0.5, users)
+        marks = [Measures({"m": values}, [], 0.0) for values in (own, theirs)]
         assert gate_checks._not_worse("m", marks[0], marks[1], 0.95).passed is passed
 
 

@@ -27,7 +27,7 @@ def test_half_of_the_items_score_above_0_and_the_best_twentieth_above_1(both: li
         for user in range(200):
             row = ranker.user_row(hash_user(f"{user:05d}", DEFAULT_USER_KEY))
             if row is not None:
-                unseen = np.setdiff1d(items, ranker.shopper(row).seen)
+                unseen = np.setdiff1d(items, ranker.user(row).seen)
                 scores.append(recommender.score(f"{user:05d}", unseen)[1])
         assert np.mean(np.concatenate(scores) > 0) == pytest.approx(0.5, abs=0.1)
         assert np.mean(np.concatenate(scores) > 1) == pytest.approx(0.05, abs=0.02)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training.data.side_information import Sides
+from training.data.side_information import SideInformation
 from training.ranker.fitting import RankerParameters, at_end, confidence_matrix, history_of, train
 
 PARAMETERS = RankerParameters(factors=8, sweeps=10, unobserved=0.1, regularisation=0.01)
@@ -53,7 +53,7 @@ def test_history_is_in_the_order_of_the_last_touch() -> None:
 
 
 def test_a_dismissal_is_no_popularity() -> None:
-    """Popularity counts shoppers who touched an item, each once."""
+    """Popularity counts users who touched an item, each once."""
     events = log(("a", 0, "view", 1), ("a", 0, "view", 2), ("b", 0, "dismiss", 1), ("b", 1, "view", 2))
     assert at_end(events, items=3).popularity.tolist() == [1, 1, 0]
 
@@ -68,12 +68,12 @@ def test_a_trend_is_what_came_up_of_late() -> None:
 
 
 def test_stored_factors_are_the_fold_in_of_stored_histories() -> None:
-    """A shopper folded in from the very events that training saw gets the factor that training gave."""
+    """A user folded in from the very events that training saw gets the factor that training gave."""
     rng = np.random.default_rng(0)
     events = log(*[(f"u{u}", int(i), "view", t) for u in range(30) for t, i in enumerate(rng.permutation(25)[:8])])
     made = train(events, items=25, parameters=PARAMETERS, user_key="k", quiet=True)
     for row in (0, len(made.users) - 1):
-        known = made.ranker.shopper(row)
+        known = made.ranker.user(row)
         folded = made.ranker.fold_in(known.history, np.ones(len(known.history), np.float32))
         np.testing.assert_allclose(folded, made.arrays["user_factors"][row], atol=1e-4)
 
@@ -83,10 +83,12 @@ def test_a_profile_without_events_has_a_row_of_its_own() -> None:
     events = log(*[(f"u{u}", i, "view", i) for u in range(20) for i in range(10) if (u + i) % 2 == 0])
     profiles = tuple([f"u{u}" for u in range(20)] + ["new"])
     told = np.eye(2, dtype=np.float32)[[u % 2 for u in range(20)] + [1]]
-    made = train(events, items=10, parameters=PARAMETERS, user_key="k", sides=Sides(None, told, profiles), quiet=True)
-    shopper = made.ranker.shopper(made.users.index("new"))
-    scores = made.ranker.scores(shopper, np.arange(10))
-    assert not len(shopper.seen)
+    made = train(
+        events, items=10, parameters=PARAMETERS, user_key="k", sides=SideInformation(None, told, profiles), quiet=True
+    )
+    user = made.ranker.user(made.users.index("new"))
+    scores = made.ranker.scores(user, np.arange(10))
+    assert not len(user.seen)
     assert scores[1::2].min() > scores[::2].max()
 
 

@@ -1,11 +1,11 @@
-"""A photo and a shopper, on drawn vectors whose kinds, looks and tastes are known."""
+"""A photo and a user, on drawn vectors whose kinds, looks and tastes are known."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from service.recommender.index.vector_index import Index, build
-from training.data.side_information import Known, Sides
+from training.data.side_information import Known, SideInformation
 from training.ranker import term_weights
 from training.ranker.fitting import RankerParameters
 from training.ranker.term_weights import Learned
@@ -30,11 +30,11 @@ def shop() -> Known:
     views = vectors + 0.3 * look()
     views /= np.linalg.norm(views, axis=1, keepdims=True)
     index = Index(build(vectors), np.arange(ITEMS), items=ITEMS)
-    return Known(Sides(), index, (np.arange(ITEMS), views), None, (KIND + 1).astype(np.int32))
+    return Known(SideInformation(), index, (np.arange(ITEMS), views), None, (KIND + 1).astype(np.int32))
 
 
 def log(*, tastes: bool) -> pd.DataFrame:
-    """Shoppers each of whom likes one colour, or touches anything."""
+    """Users each of whom likes one colour, or touches anything."""
     rng = np.random.default_rng(1)
     rows = []
     for user in range(USERS):
@@ -52,7 +52,7 @@ def learn(*, tastes: bool) -> Learned:
 
 @pytest.fixture(scope="module")
 def learned() -> Learned:
-    """Of shoppers who have tastes."""
+    """Of users who have tastes."""
     return learn(tastes=True)
 
 
@@ -69,7 +69,7 @@ def test_taste_is_given_its_share_where_there_is_one(learned: Learned) -> None:
     assert learned.blend.tiers["ranked"] == trade.weights(trade.default)
 
 
-def test_shoppers_without_a_taste_are_answered_by_the_photo() -> None:
+def test_users_without_a_taste_are_answered_by_the_photo() -> None:
     """What helps by chance alone is given nothing."""
     made = learn(tastes=False).blend
     assert made.trade is not None

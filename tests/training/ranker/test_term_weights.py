@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 
 from service.errors import CatalogueError
-from training.data.side_information import Known, Sides
+from training.data.side_information import Known, SideInformation
 from training.ranker import lessons as ahead
 from training.ranker import term_weights, tuning
 from training.ranker.fitting import RankerParameters
 from training.ranker.lessons import Choice
 
 DAY = 86_400
-NOTHING = Known(Sides())
+NOTHING = Known(SideInformation())
 PARAMETERS = RankerParameters(factors=8, sweeps=6)
 SEEN = [f"{number:016x}" for number in range(600)]  # what happened in a log
 
@@ -48,7 +48,7 @@ def test_the_term_that_decides_gets_the_weight() -> None:
 
 
 def test_a_term_that_some_lack_counts_nothing_for_them() -> None:
-    """Shoppers without a price history have no price_fit."""
+    """Users without a price history have no price_fit."""
     with_it = Choice({"a": np.array([1.0, 0.0]), "b": np.array([1.0, 0.0])}, np.array([True, False]))
     without = Choice({"a": np.array([1.0, 0.0, 0.0])}, np.array([True, False, False]))
     weights, reached = term_weights.fit([with_it, without])
@@ -56,8 +56,8 @@ def test_a_term_that_some_lack_counts_nothing_for_them() -> None:
     assert reached == 1
 
 
-def test_each_shoppers_last_visit_is_looked_at_from_before_it() -> None:
-    """The ranker of the lessons has not seen it; the latter half of the shoppers is asked."""
+def test_each_users_last_visit_is_looked_at_from_before_it() -> None:
+    """The ranker of the lessons has not seen it; the latter half of the users is asked."""
     table = log(days=10)
     lessons = ahead.look_ahead(table, items=40, parameters=PARAMETERS, known=NOTHING, seed=0)
     assert lessons is not None
@@ -65,7 +65,7 @@ def test_each_shoppers_last_visit_is_looked_at_from_before_it() -> None:
     assert lessons.sources.ranker is not None
     for lesson in lessons.each:
         assert len(lesson.wanted) == 1
-        assert lesson.wanted[0] not in lessons.sources.ranker.shopper(lesson.row).seen
+        assert lesson.wanted[0] not in lessons.sources.ranker.user(lesson.row).seen
 
 
 def test_who_comes_back_is_asked_for_the_last_tenth_of_the_log() -> None:
@@ -74,7 +74,7 @@ def test_who_comes_back_is_asked_for_the_last_tenth_of_the_log() -> None:
     lessons = ahead.look_ahead(table, items=40, parameters=PARAMETERS, known=NOTHING, seed=0)
     assert lessons is not None
     early = table[table["timestamp"] <= table["timestamp"].quantile(0.9)]
-    seen = sum(len(lessons.ranker.shopper(row).seen) for row in range(lessons.ranker.users))
+    seen = sum(len(lessons.ranker.user(row).seen) for row in range(lessons.ranker.users))
     assert seen == len(early.drop_duplicates(["user_id", "item"]))
     assert all((lesson.told.trend == lessons.at_end.trend).all() for lesson in lessons.each)
 

@@ -74,7 +74,7 @@ def test_more_agreement_is_more_certain() -> None:
 
 
 def test_an_item_comes_first_whatever_the_weights_say(recommender: Recommender, boutique_folder: Path) -> None:
-    """Photographed as the catalogue has it, it is said to be the item, also for a shopper who saw it already."""
+    """Photographed as the catalogue has it, it is said to be the item, also for a user who saw it already."""
     [history] = recommender.recommend([Query(user_id="00007", k=1, exclude_seen=False)])
     for item_id in ("0004", "0021", "0077", history.items[0].item_id):
         photo = (boutique_folder / "images" / f"{item_id}.jpg").read_bytes()
