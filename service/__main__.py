@@ -34,11 +34,17 @@ def main() -> NoReturn:
         sys.exit(f"this cannot be served: {error}")
     server = uvicorn.Server(
         uvicorn.Config(
-            app.asgi(), host=asked.host, port=asked.port, log_config=None, access_log=False, server_header=False,
-            timeout_keep_alive=app.service.settings.keep_alive, ssl_certfile=app.service.settings.tls_certificate,
+            app.asgi(),
+            host=asked.host,
+            port=asked.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=app.service.settings.keep_alive,
+            ssl_certfile=app.service.settings.tls_certificate,
             ssl_keyfile=app.service.settings.tls_key,
-        )
-    )  # fmt: skip
+        ),
+    )
     app.service.say_where(asked.host, asked.port)
     server.run()
     sys.exit(0 if server.started else 1)

@@ -31,10 +31,15 @@ def train_again(
         start = replace(start, weights=weights)
     path = train(
         Options(
-            catalogue=catalogue, releases=releases, encoder=start, ranker=RankerParameters(**ranked),
-            user_key=user_key, split_column=manifest.training["split_column"], protocol=protocol,
+            catalogue=catalogue,
+            releases=releases,
+            encoder=start,
+            ranker=RankerParameters(**ranked),
+            user_key=user_key,
+            split_column=manifest.training["split_column"],
+            protocol=protocol,
             choose=manifest.training.get("chosen", False),
-        )
-    )  # fmt: skip
+        ),
+    )
     assert path is not None
     return path

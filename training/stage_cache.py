@@ -29,10 +29,16 @@ CODE = {
     "package": ("training.packaging.stage",),
 }
 # what no product depends on: how things are said, stored and signed
-NEUTRAL = frozenset((
-    "service.errors", "service.signing", "training.progress", "training.source_code", "training.sqlite",
-    "training.stage_cache",
-))  # fmt: skip
+NEUTRAL = frozenset(
+    (
+        "service.errors",
+        "service.signing",
+        "training.progress",
+        "training.source_code",
+        "training.sqlite",
+        "training.stage_cache",
+    )
+)
 
 KEPT = 2  # products of each stage, the latest ones
 
@@ -54,9 +60,14 @@ class StageCache:
         folder.mkdir(parents=True, exist_ok=True)
 
     def make(
-        self, stage: str, inputs: dict[str, Any], build: Callable[[Path], dict[str, Any]], *,
-        code: tuple[str, ...], resumable: bool = False,
-    ) -> Product:  # fmt: skip
+        self,
+        stage: str,
+        inputs: dict[str, Any],
+        build: Callable[[Path], dict[str, Any]],
+        *,
+        code: tuple[str, ...],
+        resumable: bool = False,
+    ) -> Product:
         """Return the product of a stage, building it if there is none for these inputs.
 
         inputs: JSON values; code: the modules that make it, see CODE;

@@ -49,9 +49,12 @@ class Triton:
     degraded = ""  # it answers or raises
 
     def __init__(
-        self, address: Address, golden: np.ndarray, vectors: np.ndarray,
+        self,
+        address: Address,
+        golden: np.ndarray,
+        vectors: np.ndarray,
         observe: Callable[[bool], None] = lambda there: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """golden: (n, 224, 224, 3) uint8; vectors: (n, dim), what they must give; observe: told when it comes and goes.
 
         Returns at once; `wait` says when it is there."""
@@ -101,9 +104,12 @@ class Triton:
         for attempt in range(RETRIES + 1):
             try:
                 answer = await self._client.infer(
-                    self._address.model, [asked], model_version=self._address.version,
-                    outputs=[grpcclient.InferRequestedOutput("embeddings")], client_timeout=self._address.timeout,
-                )  # fmt: skip
+                    self._address.model,
+                    [asked],
+                    model_version=self._address.version,
+                    outputs=[grpcclient.InferRequestedOutput("embeddings")],
+                    client_timeout=self._address.timeout,
+                )
                 break
             except InferenceServerException as error:
                 if attempt == RETRIES or error.status() != "StatusCode.UNAVAILABLE":

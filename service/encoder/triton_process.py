@@ -25,8 +25,13 @@ class TritonServer:
     """A tritonserver process over a model repository, gRPC on the loopback address alone."""
 
     def __init__(
-        self, program: Path, repository: Path, *, url: str, observe: Callable[[], None] = lambda: None
-    ) -> None:  # fmt: skip
+        self,
+        program: Path,
+        repository: Path,
+        *,
+        url: str,
+        observe: Callable[[], None] = lambda: None,
+    ) -> None:
         """url: host:port for its gRPC; observe: told of every start. Raises OSError where it cannot be started."""
         host, _, port = url.rpartition(":")
         self._command = [

@@ -61,10 +61,12 @@ class _Reading:
         content_type, _ = parse_options_header(self.headers.get(b"content-type", b""))
         self.parts.append(
             Part(
-                _text(options[b"name"]), b"".join(self.pieces),
-                None if filename is None else _text(filename), content_type.decode("latin-1").lower(),
-            )
-        )  # fmt: skip
+                _text(options[b"name"]),
+                b"".join(self.pieces),
+                None if filename is None else _text(filename),
+                content_type.decode("latin-1").lower(),
+            ),
+        )
 
     def end(self) -> None:
         self.ended = True
@@ -90,11 +92,15 @@ def read_multipart(body: bytes, content_type: str) -> list[Part]:
     parser = MultipartParser(
         boundary,
         {
-            "on_part_begin": reading.begin, "on_header_field": reading.header_field,
-            "on_header_value": reading.header_value, "on_header_end": reading.header_end,
-            "on_part_data": reading.piece, "on_part_end": reading.finish, "on_end": reading.end,
+            "on_part_begin": reading.begin,
+            "on_header_field": reading.header_field,
+            "on_header_value": reading.header_value,
+            "on_header_end": reading.header_end,
+            "on_part_data": reading.piece,
+            "on_part_end": reading.finish,
+            "on_end": reading.end,
         },
-    )  # fmt: skip
+    )
     try:
         parser.write(body[at:] if at else body)
     except (MultipartParseError, ValueError) as error:

@@ -26,11 +26,17 @@ SWAGGER_PAGE = """<!doctype html>
 </html>
 """
 
+PICTURE_HEADERS = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
+
 
 def create_app(
-    recommender: Callable[[], Recommender], endpoints: Callable[[], dict[str, Any]],
-    candidate: Callable[[], dict[str, Any] | None], also: Sequence[Route] = (), *, keys: bool = False,
-) -> Starlette:  # fmt: skip
+    recommender: Callable[[], Recommender],
+    endpoints: Callable[[], dict[str, Any]],
+    candidate: Callable[[], dict[str, Any] | None],
+    also: Sequence[Route] = (),
+    *,
+    keys: bool = False,
+) -> Starlette:
     """recommender: called once a request, since it is loaded after the routes are made;
     endpoints: the OpenAPI document of the BentoML endpoints, which ours is added to;
     candidate: what is tried beside it, None for nothing; also: more routes; keys: whether the service asks for one."""
@@ -46,8 +52,7 @@ def create_app(
     def picture(request: Request) -> Response:
         release = recommender().release
         jpeg = release.thumbnails.jpeg(release.items.row(request.path_params["item_id"]))
-        headers = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
-        return Response(jpeg, media_type="image/jpeg", headers=headers)
+        return Response(jpeg, media_type="image/jpeg", headers=PICTURE_HEADERS)
 
     def release(request: Request) -> Response:
         described = dataclasses.asdict(recommender().release.manifest)

@@ -47,25 +47,34 @@ class Metrics:
     def _add_requests(self) -> None:
         """What becomes of requests, and how long it takes."""
         self.requests = Counter(
-            "vitrine_requests", "Requests answered; the inference protocol's status is what REST would say",
-            ["route", "protocol", "status", "tier", "release"], registry=self.registry,
-        )  # fmt: skip
+            "vitrine_requests",
+            "Requests answered; the inference protocol's status is what REST would say",
+            ["route", "protocol", "status", "tier", "release"],
+            registry=self.registry,
+        )
         self.seconds = Histogram(
-            "vitrine_request_seconds", "Time from parsed request to answer",
+            "vitrine_request_seconds",
+            "Time from parsed request to answer",
             ["route", "protocol", "tier", "release"],
-            buckets=STAGE_BUCKETS, registry=self.registry,
-        )  # fmt: skip
+            buckets=STAGE_BUCKETS,
+            registry=self.registry,
+        )
         self.stage_seconds = Histogram(
-            "vitrine_stage_seconds", "Time in each stage of the pipeline", ["stage"],
-            buckets=STAGE_BUCKETS, registry=self.registry,
-        )  # fmt: skip
+            "vitrine_stage_seconds",
+            "Time in each stage of the pipeline",
+            ["stage"],
+            buckets=STAGE_BUCKETS,
+            registry=self.registry,
+        )
         self.batch = Histogram(
             "vitrine_batch_requests", "Requests answered together", buckets=(1, 2, 4, 8, 16, 32), registry=self.registry
         )
         self.wait_seconds = Histogram(
-            "vitrine_wait_seconds", "Time that the first of a batch waited for a free thread",
-            buckets=STAGE_BUCKETS, registry=self.registry,
-        )  # fmt: skip
+            "vitrine_wait_seconds",
+            "Time that the first of a batch waited for a free thread",
+            buckets=STAGE_BUCKETS,
+            registry=self.registry,
+        )
         self.under_way = Gauge(
             "vitrine_requests_under_way", "Requests that wait or are being answered", registry=self.registry
         )
@@ -79,9 +88,10 @@ class Metrics:
     def _add_parts(self) -> None:
         """Which release answers, and how its index and its encoder do."""
         self.recall = Gauge(
-            "vitrine_index_recall", "Share of the ten nearest that searches find, over the last probes",
+            "vitrine_index_recall",
+            "Share of the ten nearest that searches find, over the last probes",
             registry=self.registry,
-        )  # fmt: skip
+        )
         self.recall.set(math.nan)  # until there was one
         self.encoder = Gauge(
             "vitrine_encoder", "The engine and precision in use", ["engine", "precision"], registry=self.registry
@@ -120,16 +130,20 @@ class Metrics:
             "vitrine_candidate_stops", "Candidates that were taken out", registry=self.registry
         )
         self.canary = Counter(
-            "vitrine_canary_requests", "Users' requests that fell to the candidate", ["outcome"],
+            "vitrine_canary_requests",
+            "Users' requests that fell to the candidate",
+            ["outcome"],
             registry=self.registry,
-        )  # fmt: skip
+        )
         self.shadow = Counter(
             "vitrine_shadow_queries", "Queries for the candidate in the shadow", ["outcome"], registry=self.registry
         )
         self.shadow_overlap = Histogram(
-            "vitrine_shadow_overlap", "Share of production's first ten items that the candidate shows",
-            buckets=[tenth / 10 for tenth in range(11)], registry=self.registry,
-        )  # fmt: skip
+            "vitrine_shadow_overlap",
+            "Share of production's first ten items that the candidate shows",
+            buckets=[tenth / 10 for tenth in range(11)],
+            registry=self.registry,
+        )
         self.shadow_correlation = Summary(  # a histogram of values below zero has no sum
             "vitrine_shadow_rank_correlation", "Kendall's tau of both orders, -1 to 1", registry=self.registry
         )

@@ -72,8 +72,9 @@ class Arrivals(grpc.aio.ServerInterceptor):
         if details.method == MODEL_STREAM_INFER and handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(
                 partial(self._bounded_stream, handler.stream_stream),
-                handler.request_deserializer, handler.response_serializer,
-            )  # fmt: skip
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
         if details.method == MODEL_INFER and not handler.request_streaming:
             return grpc.stream_unary_rpc_method_handler(
                 partial(self._bounded_call, handler.unary_unary), None, handler.response_serializer

@@ -28,9 +28,17 @@ class GrpcFront:
     """A gRPC server on a port of its own, in the event loop that starts it."""
 
     def __init__(
-        self, inference: Callable[[], Inference], *, ready: Callable[[], bool], seconds: float, max_message_bytes: int,
-        uploads: Uploads, stall: float, keys: Keys, max_age: float,
-    ) -> None:  # fmt: skip
+        self,
+        inference: Callable[[], Inference],
+        *,
+        ready: Callable[[], bool],
+        seconds: float,
+        max_message_bytes: int,
+        uploads: Uploads,
+        stall: float,
+        keys: Keys,
+        max_age: float,
+    ) -> None:
         """inference: called once a request; ready: whether requests are welcome; seconds: within which each is
         answered; uploads: that messages count among; stall: seconds in which a message must have arrived; keys: that
         callers must send; max_age: seconds after which a connection is closed, once what is under way was answered:

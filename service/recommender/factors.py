@@ -86,11 +86,22 @@ class Ranker:
     """
 
     def __init__(
-        self, item_factors: np.ndarray, user_factors: np.ndarray, gramian: np.ndarray, users: Mapping[str, int],
-        indptr: np.ndarray, items: np.ndarray, confidence: np.ndarray, objective: Objective, touched: int, *,
-        user_base: np.ndarray | None = None, trend: np.ndarray | None = None, together: Neighbours | None = None,
+        self,
+        item_factors: np.ndarray,
+        user_factors: np.ndarray,
+        gramian: np.ndarray,
+        users: Mapping[str, int],
+        indptr: np.ndarray,
+        items: np.ndarray,
+        confidence: np.ndarray,
+        objective: Objective,
+        touched: int,
+        *,
+        user_base: np.ndarray | None = None,
+        trend: np.ndarray | None = None,
+        together: Neighbours | None = None,
         item_to_item: Neighbours | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.together, self.item_to_item = together, item_to_item
         self.item_factors = item_factors
         self.user_factors = user_factors
@@ -123,12 +134,20 @@ class Ranker:
         constants = json.loads((folder / "objective.json").read_text())
         touched = constants.pop("touched")
         return cls(
-            array("item_factors"), array("user_factors"), np.array(array("gramian")),
+            array("item_factors"),
+            array("user_factors"),
+            np.array(array("gramian")),
             {key: row for row, key in enumerate(keys)},
-            array("history_indptr"), array("history_items"), array("history_confidence"),
-            Objective(**constants), touched, user_base=array_if_any("user_base"), trend=array_if_any("trend"),
-            together=neighbours("together"), item_to_item=neighbours("item_to_item"),
-        )  # fmt: skip
+            array("history_indptr"),
+            array("history_items"),
+            array("history_confidence"),
+            Objective(**constants),
+            touched,
+            user_base=array_if_any("user_base"),
+            trend=array_if_any("trend"),
+            together=neighbours("together"),
+            item_to_item=neighbours("item_to_item"),
+        )
 
     def save_objective(self, folder: Path) -> None:
         """Write objective.json beside the arrays."""

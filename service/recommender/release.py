@@ -155,11 +155,20 @@ class Release:
             ranker = Ranker.open(path / "ranker")
             segments = Segments.open(path / "ranker")
         release = cls(
-            path, manifest, items, thumbnails, blend, _golden(path, encoders),
-            Preprocessing.from_json(manifest.preprocessing), encoders, index, ranker, segments,
+            path,
+            manifest,
+            items,
+            thumbnails,
+            blend,
+            _golden(path, encoders),
+            Preprocessing.from_json(manifest.preprocessing),
+            encoders,
+            index,
+            ranker,
+            segments,
             recogniser,
             familiarity,
-        )  # fmt: skip
+        )
         release._require_fit()
         return release
 

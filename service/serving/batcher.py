@@ -40,9 +40,13 @@ class MicroBatcher:
     """Runs work on batches of requests, in threads of its own. Safe to call from several event loops."""
 
     def __init__(
-        self, *, lanes: int, largest_batch: int, bound: int,
+        self,
+        *,
+        lanes: int,
+        largest_batch: int,
+        bound: int,
         observe: Callable[[str, float], None] = lambda what, value: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """lanes: batches under way at once; bound: requests that may wait beside them;
         observe: called with `batch` and its size, and with `wait` and the seconds that its first request waited."""
         self._largest_batch, self._bound = largest_batch, bound
@@ -67,9 +71,14 @@ class MicroBatcher:
         return len(self._waiting) + self._busy
 
     async def submit(
-        self, work: Callable[[Sequence[Asked]], Sequence[Answer]], asked: Asked, *, seconds: float,
-        gone: Callable[[], Awaitable[Any]] | None = None, waited: Callable[[float], None] = lambda seconds: None,
-    ) -> Answer:  # fmt: skip
+        self,
+        work: Callable[[Sequence[Asked]], Sequence[Answer]],
+        asked: Asked,
+        *,
+        seconds: float,
+        gone: Callable[[], Awaitable[Any]] | None = None,
+        waited: Callable[[float], None] = lambda seconds: None,
+    ) -> Answer:
         """Have `work` done on a batch that holds `asked`; returns its answer.
 
         work: answers in the order of its batch; equal for requests that may share one. It runs in a lane, and

@@ -35,9 +35,13 @@ def install(release: Release, repository: Path) -> Path:
             f"{release.path} was made from a catalogue without pictures: it has no encoder to install"
         )
     return put(
-        release.encoders["fp32"], "model.onnx", repository / MODEL, int(release.number), config=CONFIG.read_text(),
+        release.encoders["fp32"],
+        "model.onnx",
+        repository / MODEL,
+        int(release.number),
+        config=CONFIG.read_text(),
         prove=lambda path: require_golden(_on_the_cpu(path), release),
-    )  # fmt: skip
+    )
 
 
 def put(source: Path, name: str, model: Path, version: int, *, config: str, prove: Prove) -> Path:

@@ -18,9 +18,14 @@ class Rollout:
     """Production, a canary, or a shadow."""
 
     def __init__(
-        self, path: Path, open_release: OpenRelease, *, plan: Plan | None, metrics: CandidateMetrics,
+        self,
+        path: Path,
+        open_release: OpenRelease,
+        *,
+        plan: Plan | None,
+        metrics: CandidateMetrics,
         switch_failed: Callable[[], None] = lambda: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """path: of production's folder, or a file that points to one, which is watched; open_release: opens a folder;
         its second argument is called with what that release was asked and answered; plan: None for no candidate;
         switch_failed: called when another release could not take over. Raises what `open_release` raises."""

@@ -46,9 +46,12 @@ class ShadowProcess:
     def __init__(self, start: Start) -> None:
         """Raises RuntimeError with what the process says, where the candidate cannot be served."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "service.serving.shadow_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            start_new_session=True, cwd=Path(__file__).resolve().parents[2],
-        )  # fmt: skip
+            [sys.executable, "-m", "service.serving.shadow_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            cwd=Path(__file__).resolve().parents[2],
+        )
         _write(self._input, asdict(start))
         said = self._answer()
         if "error" in said:

@@ -54,7 +54,7 @@ def diff(
     ),
     releases: Releases = Path("releases"),
     as_json: AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """What is different between two releases: parameters, figures over the same questions, and what users see."""
     from training.data.catalogue_reader import read
     from training.evaluation.diff import compare
@@ -72,9 +72,14 @@ def diff(
     out.print(changes)
     if found.figures:
         figures = Table(
-            "", f"release {first}", f"release {second}", "difference", "95 % interval", "questions",
+            "",
+            f"release {first}",
+            f"release {second}",
+            "difference",
+            "95 % interval",
+            "questions",
             title="The same questions, held out of both",
-        )  # fmt: skip
+        )
         for figure in found.figures:
             between = f"{figure.interval[0]:+.4f} to {figure.interval[1]:+.4f}"
             values = (f"{figure.first:.4f}", f"{figure.second:.4f}", f"{figure.difference:+.4f}")

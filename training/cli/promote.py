@@ -58,9 +58,7 @@ def promote(
     catalogue: Catalogue = None,
     releases: Releases = Path("releases"),
     thresholds: ThresholdsFile = None,
-    shadow_report: Annotated[
-        Path | None, typer.Option(help="What shadow-report wrote: a further gate")
-    ] = None,
+    shadow_report: Annotated[Path | None, typer.Option(help="What shadow-report wrote: a further gate")] = None,
     force: Annotated[bool, typer.Option(help="Although the gate refuses it; marked so for good")] = False,
     overlay: Overlay = None,
     current: Current = None,
@@ -73,7 +71,7 @@ def promote(
     image: ImageReference = None,
     who: Who = None,
     as_json: AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Have staging, canary or production name a release. Takes a fresh gate result, or runs the gate."""
     from training.promotion.followers import Followers
     from training.promotion.policy import GateRefused, PromotionRequest

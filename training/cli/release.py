@@ -61,9 +61,13 @@ def evaluate(
     out_folder.mkdir(parents=True, exist_ok=True)
     if retrain is not None:
         again = train_again(
-            recommender.release.manifest, catalogue, out_folder / "releases", protocol=retrain, weights=weights,
+            recommender.release.manifest,
+            catalogue,
+            out_folder / "releases",
+            protocol=retrain,
+            weights=weights,
             user_key=Settings.read().user_key,
-        )  # fmt: skip
+        )
         recommender = open_recommender(again)
     measured = evaluation.evaluate(
         recommender, found, split_column=split_column, exclude_same=exclude_same, negatives=negatives
@@ -71,11 +75,15 @@ def evaluate(
     measured.metrics["stages"] = evaluation.stage_times(recommender, found)
     evaluation.write_metrics(measured.metrics, out_folder)
     write_report(measured, recommender.release, out_folder / "report.html")
+    _show_metrics(measured.metrics, recommender.release.number, out_folder / "report.html", as_json=as_json)
+
+
+def _show_metrics(metrics: dict[str, Any], number: str, page: Path, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(measured.metrics, indent=1, sort_keys=True))
-    else:
-        _print_metrics(measured.metrics, recommender.release.number)
-        print(out_folder / "report.html")
+        print(json.dumps(metrics, indent=1, sort_keys=True))
+        return
+    _print_metrics(metrics, number)
+    print(page)
 
 
 def _require_columns(items: Any, columns: dict[str, str | None]) -> None:
@@ -122,9 +130,10 @@ def _print_metrics(metrics: dict[str, Any], release: str) -> None:
         if not found.get("test_users"):
             continue
         table = Table(
-            "", *(Column(called, justify="right") for called in SHOWN.values()),
+            "",
+            *(Column(called, justify="right") for called in SHOWN.values()),
             title=f"{title}: {found['test_users']} users, {found['candidate_items']} items",
-        )  # fmt: skip
+        )
         models = {f"release {release}": found, **found.get("baselines", {})}
         if "best_possible" in found:
             models["best possible"] = found["best_possible"]

@@ -214,9 +214,18 @@ def train(
 
 
 def _options(
-    catalogue: Path, releases: Path, encoder: EncoderOptions, ranker: RankerOptions, release: ReleaseOptions,
-    data: DataOptions, settings: Settings, confidences: dict[str, float], *, only: str | None, seed: int,
-) -> Any:  # fmt: skip
+    catalogue: Path,
+    releases: Path,
+    encoder: EncoderOptions,
+    ranker: RankerOptions,
+    release: ReleaseOptions,
+    data: DataOptions,
+    settings: Settings,
+    confidences: dict[str, float],
+    *,
+    only: str | None,
+    seed: int,
+) -> Any:
     """What the stages are told."""
     from training.data.catalogue_reader import read
     from training.data.split import read_cut

@@ -90,7 +90,13 @@ def export_tensorrt(
     if precision not in tensorrt.PRECISIONS:
         raise VitrineError(f"--precision {precision}: expected {' or '.join(tensorrt.PRECISIONS)}")
     found = tensorrt.export(
-        release, read(catalogue), model_repository, plans=plans, toolkit=tensorrt.find_toolkit(), precision=precision,
-        least_overlap=least_overlap, user_key=Settings.read().user_key,
-    )  # fmt: skip
+        release,
+        read(catalogue),
+        model_repository,
+        plans=plans,
+        toolkit=tensorrt.find_toolkit(),
+        precision=precision,
+        least_overlap=least_overlap,
+        user_key=Settings.read().user_key,
+    )
     print(json.dumps(found) if as_json else found["installed"])

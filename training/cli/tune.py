@@ -35,9 +35,14 @@ def tune(
 
     found = read(catalogue)
     parameters, reached, before = tune_ranker(
-        found, releases, trials=trials, test_from=read_cut(test_from),
-        split_column=split_column, release=release, seed=seed,
-    )  # fmt: skip
+        found,
+        releases,
+        trials=trials,
+        test_from=read_cut(test_from),
+        split_column=split_column,
+        release=release,
+        seed=seed,
+    )
     path = save(parameters, reached, releases, happened(found))
     if as_json:
         print(

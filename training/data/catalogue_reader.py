@@ -48,9 +48,17 @@ def inspect(path: Path, *, now: float | None = None) -> Catalogue:
     if (table := read_table(path, "users", required=("user_id",), ids=("user_id",))) is not None:
         users, user_kinds = reading.users(table)
     return Catalogue(
-        path, items, kinds, interactions, users, tuple(reading.unusable), reading.rows, user_kinds,
-        tuple(reading.columns), tuple(reading.notes),
-    )  # fmt: skip
+        path,
+        items,
+        kinds,
+        interactions,
+        users,
+        tuple(reading.unusable),
+        reading.rows,
+        user_kinds,
+        tuple(reading.columns),
+        tuple(reading.notes),
+    )
 
 
 def say_what_was_read(catalogue: Catalogue) -> None:

@@ -96,16 +96,14 @@ def _parse(content: bytes, header: list[str], delimiter: str) -> tuple[pd.DataFr
     try:
         table = pyarrow.csv.read_csv(
             io.BytesIO(content),
-            read_options=pyarrow.csv.ReadOptions(
-                use_threads=False, column_names=header, skip_rows=1, block_size=BLOCK
-            ),
+            read_options=pyarrow.csv.ReadOptions(use_threads=False, column_names=header, skip_rows=1, block_size=BLOCK),
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip
             ),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
             ),
-        )  # fmt: skip
+        )
     except pa.ArrowInvalid as error:
         if "Empty CSV" in str(error):
             return pd.DataFrame({column: pd.Series([], dtype=object) for column in header}), wrong

@@ -118,9 +118,11 @@ def examine(catalogue: Catalogue) -> Examined:
             pass
     rows = np.array(sorted(colours), np.int64)
     same = _same(
-        catalogue, rows, np.array([colours[row] for row in rows.tolist()], np.float32),
+        catalogue,
+        rows,
+        np.array([colours[row] for row in rows.tolist()], np.float32),
         lambda at: preprocessing.decode(catalogue.picture(int(rows[at])), preprocessing=SQUARE),
-    )  # fmt: skip
+    )
     return Examined({row: dict(sorted(unreadable[row].items())) for row in sorted(unreadable)}, same)
 
 

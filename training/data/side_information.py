@@ -43,9 +43,13 @@ class Known:
 
 
 def know(
-    catalogue: Catalogue, index: Index | None, views: tuple[np.ndarray, np.ndarray] | None,
-    vectors: np.ndarray | None, *, exclude: str | None,
-) -> tuple[Known, dict[str, Any]]:  # fmt: skip
+    catalogue: Catalogue,
+    index: Index | None,
+    views: tuple[np.ndarray, np.ndarray] | None,
+    vectors: np.ndarray | None,
+    *,
+    exclude: str | None,
+) -> tuple[Known, dict[str, Any]]:
     """What the ranker learns from beside interactions, and what features.json says of it. exclude: a column that must
     not teach."""
     of_items = item_features(catalogue, exclude={exclude} if exclude else set())

@@ -32,9 +32,13 @@ class Split:
 
 
 def make(
-    interactions: pd.DataFrame, protocol: str, *, test_from: int | None = None, seed: int = 0,
+    interactions: pd.DataFrame,
+    protocol: str,
+    *,
+    test_from: int | None = None,
+    seed: int = 0,
     things: np.ndarray | None = None,
-) -> Split:  # fmt: skip
+) -> Split:
     """Split by the named protocol. things: (items,) the same number for items that are one thing and stay together, or
     None. Raises CatalogueError where nothing is left to train on."""
     if protocol == "leave-one-out":
@@ -107,9 +111,11 @@ class HeldOut:
     def keep(self, places: list[int]) -> "HeldOut":
         """Only the users at these places."""
         return HeldOut(
-            [self.users[at] for at in places], [self.seen[at] for at in places],
-            [self.relevant[at] for at in places], self.candidates,
-        )  # fmt: skip
+            [self.users[at] for at in places],
+            [self.seen[at] for at in places],
+            [self.relevant[at] for at in places],
+            self.candidates,
+        )
 
 
 def warm(split: Split, *, items: int) -> HeldOut:

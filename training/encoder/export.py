@@ -33,10 +33,15 @@ def export(model: Embedder, path: Path, *, pictures: torch.Tensor, ingredients: 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
         program = torch.onnx.export(
-            model, (example,), dynamo=True, external_data=False, verbose=False,
-            input_names=["images"], output_names=["embeddings"],
+            model,
+            (example,),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            input_names=["images"],
+            output_names=["embeddings"],
             dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1, max=4096)}},
-        )  # fmt: skip
+        )
     assert program is not None
     proto = program.model_proto
     _strip(proto)

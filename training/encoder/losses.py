@@ -18,9 +18,16 @@ class MetricLoss(nn.Module):
     """
 
     def __init__(
-        self, label_sizes: list[int], dim: int, *, temperature: float = 0.06, attribute_weight: float = 1.0,
-        pair_weight: float = 0.2, smoothing: float = 0.05, generator: torch.Generator | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        label_sizes: list[int],
+        dim: int,
+        *,
+        temperature: float = 0.06,
+        attribute_weight: float = 1.0,
+        pair_weight: float = 0.2,
+        smoothing: float = 0.05,
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
         self.temperature, self.smoothing = temperature, smoothing
         self.attribute_weight, self.pair_weight = attribute_weight, pair_weight
@@ -42,9 +49,10 @@ class MetricLoss(nn.Module):
             if known.any():
                 weight = 1.0 if column == 0 else self.attribute_weight
                 loss = loss + weight * functional.cross_entropy(
-                    self._logits(embeddings[known], proxies, further=nothing is not None), labels[known, column],
+                    self._logits(embeddings[known], proxies, further=nothing is not None),
+                    labels[known, column],
                     label_smoothing=self.smoothing,
-                )  # fmt: skip
+                )
             if nothing is not None:
                 further = torch.full((len(nothing),), len(proxies), device=nothing.device)
                 loss = loss + functional.cross_entropy(self._logits(nothing, proxies, further=True), further)

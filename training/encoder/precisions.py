@@ -174,11 +174,18 @@ class Quantiser:
         path = self._folder / "int8.onnx"
         with contextlib.redirect_stdout(io.StringIO()):  # it prints how far it is
             quantize_static(
-                str(self._prepared), str(path), _Pictures(self._calibration), quant_format=QuantFormat.QDQ,
-                per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-                calibrate_method=calibrate, extra_options=dict(extra), nodes_to_exclude=list(in_float),
+                str(self._prepared),
+                str(path),
+                _Pictures(self._calibration),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=calibrate,
+                extra_options=dict(extra),
+                nodes_to_exclude=list(in_float),
                 calibration_cache_path=str(self._folder / f"{method}.json"),
-            )  # fmt: skip
+            )
         return path
 
     def encoder(self, method: str, in_float: Sequence[str]) -> Encode:

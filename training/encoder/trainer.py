@@ -80,9 +80,13 @@ class _Session:
         self.optimizer = torch.optim.AdamW(groups, lr=parameters.learning_rate, weight_decay=parameters.weight_decay)
         total = self.steps * parameters.epochs
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, parameters.learning_rate, total_steps=total + 1, pct_start=parameters.warmup,
-            cycle_momentum=False, final_div_factor=1e3,
-        )  # fmt: skip
+            self.optimizer,
+            parameters.learning_rate,
+            total_steps=total + 1,
+            pct_start=parameters.warmup,
+            cycle_momentum=False,
+            final_div_factor=1e3,
+        )
         self.network = parallel(_Embed(self.model), self.world, self.device)
         self.writer = SummaryWriter(str(folder / "tensorboard")) if self.rank == 0 else None
         self.epoch, self.best, self.epochs_since_best, self.seconds = 0, -1.0, 0, 0.0

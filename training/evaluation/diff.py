@@ -92,9 +92,14 @@ def compare(first: Path, second: Path, page: Path, *, user_key: str, catalogue: 
     found = Diff(changes, figures, float(np.mean(shares)) if shares else 1.0, len(answered))
     shown = answered[:SHOWN]
     write_page(
-        PAGE, page, diff=found, numbers=[release.number for release in releases], answered=shown,
-        pictures=_pictures(releases, shown), titles=_titles(releases, shown),
-    )  # fmt: skip
+        PAGE,
+        page,
+        diff=found,
+        numbers=[release.number for release in releases],
+        answered=shown,
+        pictures=_pictures(releases, shown),
+        titles=_titles(releases, shown),
+    )
     return found
 
 

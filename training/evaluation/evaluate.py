@@ -20,9 +20,13 @@ from training.evaluation.retrieval import measure_retrieval
 
 
 def evaluate(
-    recommender: Recommender, catalogue: Catalogue, *, split_column: str | None = None, exclude_same: str | None = None,
+    recommender: Recommender,
+    catalogue: Catalogue,
+    *,
+    split_column: str | None = None,
+    exclude_same: str | None = None,
     negatives: int | None = None,
-) -> Evaluation:  # fmt: skip
+) -> Evaluation:
     """exclude_same: a column; neighbours that share the query's value in it do not count, in a second figure;
     negatives: rank each relevant item also among so many others, as older papers do."""
     metrics: dict[str, Any] = {}
@@ -40,9 +44,11 @@ def evaluate(
     if release.ranker is not None and catalogue.interactions is not None:
         data = release.manifest.data
         cut = split.make(
-            catalogue.interactions, data.get("protocol", "temporal"), test_from=data["cutoff"],
+            catalogue.interactions,
+            data.get("protocol", "temporal"),
+            test_from=data["cutoff"],
             seed=release.manifest.training["ranker"]["seed"],
-        )  # fmt: skip
+        )
         metrics["ranking"], recommendations = measure_ranking(Asked(recommender, catalogue, cut, negatives))
         if release.index is not None and release.index.shape[0] == len(catalogue.items):
             held = split.warm(cut, items=len(catalogue.items))
@@ -55,9 +61,11 @@ def stage_times(recommender: Recommender, catalogue: Catalogue, *, queries: int 
     """Median milliseconds of each stage of the pipeline, over single queries on this machine."""
     seconds: dict[str, list[float]] = defaultdict(list)
     watched = Recommender(
-        recommender.release, encoder=recommender.encoder, user_key=recommender.users.key,
+        recommender.release,
+        encoder=recommender.encoder,
+        user_key=recommender.users.key,
         observe=lambda stage, took: seconds[stage].append(took),
-    )  # fmt: skip
+    )
     rows = catalogue.pictured()[:queries]
     asked = [Query(image=catalogue.picture(row)) for row in rows]
     if catalogue.interactions is not None:

@@ -75,9 +75,12 @@ def draw(catalogue: Catalogue, held: HeldOut, vectors: np.ndarray, *, seed: int 
             break
     shows = np.array([row for _, row in found], dtype=np.int64)
     return Questions(
-        [held.users[at] for at, _ in found], shows, _photograph(catalogue, shows, seed),
-        [held.relevant[at] for at, _ in found], [held.seen[at] for at, _ in found],
-    )  # fmt: skip
+        [held.users[at] for at, _ in found],
+        shows,
+        _photograph(catalogue, shows, seed),
+        [held.relevant[at] for at, _ in found],
+        [held.seen[at] for at, _ in found],
+    )
 
 
 def _photograph(catalogue: Catalogue, rows: np.ndarray, seed: int) -> np.ndarray:

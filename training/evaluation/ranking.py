@@ -216,6 +216,10 @@ def _example(recommender: Recommender, held: HeldOut, at: int, answer: Recommend
     notes = [", ".join(f"{name} {part:.2f}" for name, part in item.terms.items()) for item in answer.items[:10]]
     wanted = held.relevant[at]
     return Example(
-        f"nDCG@10 {ndcg:.2f}", [int(row) for row in held.seen[at][-4:]], rows,
-        right=[bool(row in wanted) for row in rows], notes=notes, truth=[int(row) for row in wanted[:4]],
-    )  # fmt: skip
+        f"nDCG@10 {ndcg:.2f}",
+        [int(row) for row in held.seen[at][-4:]],
+        rows,
+        right=[bool(row in wanted) for row in rows],
+        notes=notes,
+        truth=[int(row) for row in wanted[:4]],
+    )

@@ -60,7 +60,8 @@ def write_report(evaluation: Evaluation, release: Release, path: Path) -> None:
         for row in (encounter.shows, *(row for line in (*encounter.liked, *encounter.answers) for row in line))
     }
     write_page(
-        HERE / "report.html.j2", path,
+        HERE / "report.html.j2",
+        path,
         manifest=release.manifest,
         metrics=_with_defaults(evaluation.metrics),
         ranking=_judged_rows(evaluation.metrics.get("ranking", {})),
@@ -72,7 +73,7 @@ def write_report(evaluation: Evaluation, release: Release, path: Path) -> None:
         encounters=evaluation.encounters,
         pictures={row: picture_of(release, row) for row in shown},
         titles={row: release.items.describe(row)["title"] or release.items.ids[row] for row in shown},
-    )  # fmt: skip
+    )
 
 
 def write_segments(release: Release, path: Path) -> None:
@@ -80,12 +81,13 @@ def write_segments(release: Release, path: Path) -> None:
     assert release.segments is not None
     rows = {item: release.items.row(item) for segment in release.segments.segments for item in segment.items}
     write_page(
-        HERE / "segments.html.j2", path,
+        HERE / "segments.html.j2",
+        path,
         release=release.number,
         segments=release.segments.segments,
         pictures={item: picture_of(release, row) for item, row in rows.items()},
         titles={item: release.items.describe(row)["title"] or item for item, row in rows.items()},
-    )  # fmt: skip
+    )
 
 
 def _with_defaults(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -117,9 +117,15 @@ def draw_strangers(pictures: Pictures, encoder: Encoder, *, seed: int) -> np.nda
 
 
 def build_index(
-    embedded: Embedded, views: Views, strange: np.ndarray, folder: Path, *,
-    kinds: np.ndarray, exact_below: int = EXACT_BELOW, recall: float = RECALL,
-) -> dict[str, object]:  # fmt: skip
+    embedded: Embedded,
+    views: Views,
+    strange: np.ndarray,
+    folder: Path,
+    *,
+    kinds: np.ndarray,
+    exact_below: int = EXACT_BELOW,
+    recall: float = RECALL,
+) -> dict[str, object]:
     """Write index.faiss, vectors.npy, landmarks.npy, landmarks.faiss, and picture_rows.npy where an item has several
     pictures; returns what the manifest says of it.
 

@@ -61,9 +61,14 @@ class Parts:
 
 
 def package(
-    parts: Parts, releases: Path, *, number: int, user_key: str, signing_key: Path | None = None,
+    parts: Parts,
+    releases: Path,
+    *,
+    number: int,
+    user_key: str,
+    signing_key: Path | None = None,
     report: Callable[[Recommender, Path], dict[str, Any]],
-) -> Path:  # fmt: skip
+) -> Path:
     """Write a release aside, prove and evaluate it, and rename it to its number. Returns its path.
 
     number: one that nobody else has, as `numbers.take` gives it; signing_key: PEM file of the key that signs it;

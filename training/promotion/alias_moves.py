@@ -43,9 +43,16 @@ class Move:
 
 
 def promote(
-    registry: Registry, number: int, alias: str, *, why: str, who: str, forced: bool = False,
-    loosened: Sequence[str] = (), reports: tuple[Path, ...] = (),
-) -> Move:  # fmt: skip
+    registry: Registry,
+    number: int,
+    alias: str,
+    *,
+    why: str,
+    who: str,
+    forced: bool = False,
+    loosened: Sequence[str] = (),
+    reports: tuple[Path, ...] = (),
+) -> Move:
     """Have an alias name a release that the registry holds; where it does already, nothing is done, and the move that
     did it is returned. reports: files that say why it may.
 

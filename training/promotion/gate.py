@@ -23,13 +23,13 @@ from training.promotion.gate_checks import (
     Thresholds,
     digest_of,
     of_answers,
-    of_cost,
     of_likeness,
     of_looks,
     of_photo_and_user,
     of_pictures,
     of_ranking,
 )
+from training.promotion.gate_cost import of_cost
 
 DEFAULTS = Path(__file__).with_name("gates.toml")
 PAGE = Path(__file__).with_name("gate.html.j2")

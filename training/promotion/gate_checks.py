@@ -2,19 +2,13 @@
 
 import hashlib
 import json
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
 
 from service.encoder import preprocessing
-from service.errors import ReleaseError
 from service.http.schemas import RecommendationOut, to_json
 from service.recommender.agreement import overlap
 from service.recommender.pipeline import Recommender
@@ -33,10 +27,9 @@ from training.evaluation.held_out_questions import (
     Measures,
     rows_in,
 )
-from training.measures import LEVEL, interval, median_interval
+from training.measures import LEVEL, interval
 
-TIMED, COMPARED, PROBED = 60, 100, 200  # queries
-FEWEST_TURNS, MOST_TURNS = 2, 12  # of the timed ones
+COMPARED, PROBED = 100, 200  # queries
 Thresholds = dict[str, dict[str, float]]
 
 
@@ -110,17 +103,23 @@ def of_pictures(
         yield _not_worse(name, mine, theirs, asked["least_share"])
     recall = _index_recall(recommender, exam)
     yield Check(
-        "index recall@10", recall >= asked["least_index_recall"], recall, None,
+        "index recall@10",
+        recall >= asked["least_index_recall"],
+        recall,
+        None,
         f"at least {asked['least_index_recall']:g}",
-    )  # fmt: skip
+    )
     queries = exam.queries(COMPARED)
     for precision in list(recommender.release.encoders)[1:]:
         other = Recommender(recommender.release, precision=precision, user_key=recommender.users.key)
         median = float(np.median(chain_overlaps(recommender, other, queries)))
         yield Check(
-            f"{precision} overlap@10 with float32", median >= asked["least_precision_overlap"], median, None,
+            f"{precision} overlap@10 with float32",
+            median >= asked["least_precision_overlap"],
+            median,
+            None,
             f"at least {asked['least_precision_overlap']:g} at the median query",
-        )  # fmt: skip
+        )
 
 
 def of_likeness(mine: Measures, theirs: Measures | None, asked: dict[str, float]) -> Iterator[Check]:
@@ -129,28 +128,12 @@ def of_likeness(mine: Measures, theirs: Measures | None, asked: dict[str, float]
     asked_both = list(zip(theirs.shown, mine.shown, strict=False))
     shared = float(np.mean([overlap(*both) for both in asked_both])) if asked_both else 0.0
     yield Check(
-        "overlap@10 with production", shared >= asked["least_overlap"], shared, None,
+        "overlap@10 with production",
+        shared >= asked["least_overlap"],
+        shared,
+        None,
         f"at least {asked['least_overlap']:g}",
-    )  # fmt: skip
-
-
-def of_cost(
-    recommenders: Sequence[Recommender], folders: Sequence[Path], exam: HeldOutQuestions, asked: dict[str, float]
-) -> Iterator[Check]:
-    sizes = [float(sum(file["bytes"] for file in each.release.manifest.files.values())) for each in recommenders]
-    yield _latency(recommenders, exam.queries(TIMED), asked["most_latency"])
-    figures = {
-        "memory, MB": ([_memory(folder) / 2**20 for folder in folders], asked["most_memory"]),
-        "size, MB": ([size / 2**20 for size in sizes], asked["most_size"]),
-    }
-    for name, (values, most) in figures.items():
-        first = len(values) < 2
-        bound = f"at most {most:g} x production's"
-        passed = None if first else values[0] <= most * values[1]
-        note = "" if first else f"{values[0] / values[1]:.2f} x"
-        yield Check(name, passed, values[0], None if first else values[1], bound, note=note)
-    most = asked["largest_megabytes"]
-    yield Check("size in all, MB", sizes[0] / 2**20 <= most, sizes[0] / 2**20, None, f"at most {most:g}")
+    )
 
 
 def of_answers(recommenders: Sequence[Recommender], exam: HeldOutQuestions) -> Iterator[Check]:
@@ -178,9 +161,16 @@ def of_answers(recommenders: Sequence[Recommender], exam: HeldOutQuestions) -> I
 
 
 def _not_worse(
-    measure: str, mine: Measures, theirs: Measures | None, share: float, *, fewest: int = 0,
-    take: Callable[[np.ndarray], np.ndarray] = lambda values: values, called: str = "", level: float = LEVEL,
-) -> Check:  # fmt: skip
+    measure: str,
+    mine: Measures,
+    theirs: Measures | None,
+    share: float,
+    *,
+    fewest: int = 0,
+    take: Callable[[np.ndarray], np.ndarray] = lambda values: values,
+    called: str = "",
+    level: float = LEVEL,
+) -> Check:
     """Fails where the mean falls below its share of production's and chance does not explain that it is lower."""
     own = take(mine.each[measure])
     name = called or measure
@@ -192,9 +182,14 @@ def _not_worse(
     passed = bool(_share(own, other) >= share or difference[1] >= 0)
     passed_or_open = _decides(len(own), fewest, passed)
     return Check(
-        name, passed_or_open, float(own.mean()), float(other.mean()), f"at least {share:g} of production's", difference,
+        name,
+        passed_or_open,
+        float(own.mean()),
+        float(other.mean()),
+        f"at least {share:g} of production's",
+        difference,
         note,
-    )  # fmt: skip
+    )
 
 
 def _decides(users: int, fewest: int, passed: bool) -> bool | None:
@@ -245,41 +240,6 @@ def _index_recall(recommender: Recommender, exam: HeldOutQuestions) -> float:
     )
     asked = np.concatenate([recommender.encode(pixels[at : at + 32]) for at in range(0, len(pixels), 32)])
     return index.recall(asked, k=min(10, len(index)))
-
-
-def _latency(recommenders: Sequence[Recommender], queries: Sequence[Query], most: float) -> Check:
-    """Median milliseconds of a query. Both releases answer each query in turn, first one and then the other first, and
-    what is judged is the ratio of the two: something else that runs on the machine slows both. It is repeated until the
-    interval of the median ratio lies on one side of the bound; one that never does refuses nobody."""
-    name, bound = "latency, median ms", f"at most {most:g} x production's"
-    for query in queries[:5]:  # what is loaded once
-        for recommender in recommenders:
-            recommender.recommend([query])
-    took: list[list[float]] = [[] for _ in recommenders]
-    for turn in range(MOST_TURNS):
-        for query in queries:
-            pairs = list(zip(took, recommenders, strict=True))
-            for times, recommender in pairs if turn % 2 else pairs[::-1]:
-                began = time.perf_counter()
-                recommender.recommend([query])
-                times.append(1000 * (time.perf_counter() - began))
-        if len(recommenders) < 2:
-            return Check(name, None, statistics.median(took[0]), None, bound)
-        ratios = np.array(took[0]) / np.array(took[1])
-        ends = median_interval(ratios)
-        if turn + 1 >= FEWEST_TURNS and not ends[0] <= most <= ends[1]:
-            break
-    value, production = (statistics.median(times) for times in took)
-    note = f"{float(np.median(ratios)):.2f} x, {ends[0]:.2f} to {ends[1]:.2f}, of {len(ratios)} pairs"
-    return Check(name, ends[0] <= most, value, production, bound, note=note)
-
-
-def _memory(folder: Path) -> float:
-    command = [sys.executable, "-m", "training.packaging.footprint", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ReleaseError(f"{folder} cannot be opened in a process of its own: {done.stderr.strip()[-500:]}")
-    return float(done.stdout)
 
 
 def digest_of(thresholds: Thresholds) -> str:

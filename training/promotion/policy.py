@@ -98,9 +98,15 @@ def promote(registry: Registry, wish: PromotionRequest, question: GateOptions, f
 
 
 def roll_back(
-    registry: Registry, alias: str, question: GateOptions, followers: Followers, *, reason: str, who: str | None,
+    registry: Registry,
+    alias: str,
+    question: GateOptions,
+    followers: Followers,
+    *,
+    reason: str,
+    who: str | None,
     image: Image | None = None,
-) -> Move:  # fmt: skip
+) -> Move:
     """Put back what an alias named before. Raises PromotionRefused, RegistryError."""
     alias_moves.require_sense(alias, reason)
     number = alias_moves.before(alias_moves.history(registry), alias)
@@ -179,9 +185,13 @@ def _move_as_agreed(registry: Registry, wish: PromotionRequest, followers: Follo
 
 
 def _move(
-    registry: Registry, wish: PromotionRequest, followers: Followers, refused: list[str], loosened: list[str],
+    registry: Registry,
+    wish: PromotionRequest,
+    followers: Followers,
+    refused: list[str],
+    loosened: list[str],
     reports: tuple[Path, ...],
-) -> Move:  # fmt: skip
+) -> Move:
     move = alias_moves.promote(
         registry,
         wish.number,

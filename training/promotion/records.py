@@ -167,9 +167,10 @@ class _Server:
         url = f"{self._uri}/api/2.0/mlflow/{route}"
         body = json.dumps(asked).encode() if post else None
         request = urllib.request.Request(
-            url if post else f"{url}?{urllib.parse.urlencode(asked)}", body,
+            url if post else f"{url}?{urllib.parse.urlencode(asked)}",
+            body,
             {"Content-Type": "application/json", **_authorization()},
-        )  # fmt: skip
+        )
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE, context=_certificates()) as came:
                 read = json.load(came)

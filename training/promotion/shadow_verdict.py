@@ -49,9 +49,7 @@ class Verdict:
         write_text(path, json.dumps({**asdict(self), "passed": not self.failed}, indent=1) + "\n")
 
 
-def judge(
-    releases: Sequence[dict[str, Any]], metrics: Sequence[str], thresholds: dict[str, float]
-) -> Verdict:  # fmt: skip
+def judge(releases: Sequence[dict[str, Any]], metrics: Sequence[str], thresholds: dict[str, float]) -> Verdict:
     """releases, metrics: what GET /release and GET /metrics of each service said.
 
     Raises VitrineError where they do not try one and the same candidate beside one and the same release."""

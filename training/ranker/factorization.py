@@ -20,10 +20,10 @@ import torch
 
 from service.recommender.factors import Objective
 from training.progress import track
+from training.ranker.factorization_gpu import solve_on_gpu
 
 STEPS, LAST_STEPS = 3, 20
 CHUNKS = 64  # of rows with about equally many observations, for the threads to share
-BLOCK_ELEMENTS = 16_000_000  # floats gathered at a time on a GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,18 @@ class Factors:
 
 
 def factorize(
-    matrix: scipy.sparse.csr_matrix, objective: Objective, *, factors: int, sweeps: int, prior_ridge: float = 1.0,
-    item_features: np.ndarray | None = None, user_features: np.ndarray | None = None, seed: int = 0,
-    quiet: bool = False, after_sweep: Callable[[np.ndarray, np.ndarray], None] | None = None,
-) -> Factors:  # fmt: skip
+    matrix: scipy.sparse.csr_matrix,
+    objective: Objective,
+    *,
+    factors: int,
+    sweeps: int,
+    prior_ridge: float = 1.0,
+    item_features: np.ndarray | None = None,
+    user_features: np.ndarray | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+    after_sweep: Callable[[np.ndarray, np.ndarray], None] | None = None,
+) -> Factors:
     """matrix: users x items float32, confidences, negative where the pair was dismissed; features: a row each.
 
     Rows without observations are their prior, zero without features. after_sweep: shown the factors of users and items
@@ -79,9 +87,14 @@ class _Side:
     factors: np.ndarray
 
     def __init__(
-        self, matrix: scipy.sparse.csr_matrix, objective: Objective, features: np.ndarray | None, prior_ridge: float,
-        *, others: int,
-    ) -> None:  # fmt: skip
+        self,
+        matrix: scipy.sparse.csr_matrix,
+        objective: Objective,
+        features: np.ndarray | None,
+        prior_ridge: float,
+        *,
+        others: int,
+    ) -> None:
         """others: how many rows of the other side have observations."""
         self.matrix = matrix
         self.observations = np.diff(matrix.indptr)
@@ -105,13 +118,21 @@ class _Side:
         gramian = self.unobserved * (fixed.T @ fixed)
         prior = self._prior()
         if torch.cuda.is_available():
-            self.factors = _solve_on_gpu(self.matrix, fixed, gramian, self.ridge, prior, self.factors, steps)
+            self.factors = solve_on_gpu(self.matrix, fixed, gramian, self.ridge, prior, self.factors, steps)
         else:
             matrix = self.matrix
             _solve_rows(
-                matrix.indptr, matrix.indices, matrix.data, fixed, gramian, self.ridge, prior, self.factors, steps,
+                matrix.indptr,
+                matrix.indices,
+                matrix.data,
+                fixed,
+                gramian,
+                self.ridge,
+                prior,
+                self.factors,
+                steps,
                 self.bounds,
-            )  # fmt: skip
+            )
         if self.features is not None:
             self.prior_weights = scipy.linalg.cho_solve(self.solver, self.weighted.T @ self.factors).astype(np.float32)
             unknown = self.observations == 0
@@ -220,59 +241,3 @@ def _iterate(x, r, p, ap, v, c, gramian, ridge, steps):  # type: ignore[no-untyp
         beta = rr / before
         for k in range(factors):
             p[k] = r[k] + beta * p[k]
-
-
-def _solve_on_gpu(
-    matrix: scipy.sparse.csr_matrix, fixed: np.ndarray, gramian: np.ndarray, ridge: np.ndarray, prior: np.ndarray,
-    solved: np.ndarray, steps: int, device: str = "cuda",
-) -> np.ndarray:  # fmt: skip
-    """What `_solve_rows` does, over blocks of rows of like length, padded to the longest."""
-    lengths = np.diff(matrix.indptr)
-    order = np.argsort(-lengths, kind="stable")
-    columns = torch.from_numpy(matrix.indices.astype(np.int64)).to(device)
-    confidences = torch.from_numpy(matrix.data).to(device)
-    items, system = torch.from_numpy(fixed).to(device), torch.from_numpy(gramian).to(device)
-    result = np.broadcast_to(prior, solved.shape).copy()  # what rows without observations are
-    start, end = 0, int((lengths > 0).sum())
-    while start < end:
-        longest = int(lengths[order[start]])
-        rows = order[start : start + max(1, BLOCK_ELEMENTS // (longest * fixed.shape[1]))]
-        rows = rows[lengths[rows] > 0]
-        start += len(rows)
-        offsets = torch.arange(longest, device=device)
-        inside = offsets < torch.from_numpy(lengths[rows].astype(np.int64)).to(device)[:, None]
-        at = torch.where(
-            inside, torch.from_numpy(matrix.indptr[rows].astype(np.int64)).to(device)[:, None] + offsets, 0
-        )
-        confidence = torch.where(inside, confidences[at], 0.0)
-        near = items[columns[at]]
-        shrink = torch.from_numpy(ridge[rows]).to(device)[:, None]
-        before = torch.from_numpy(prior if len(prior) == 1 else prior[rows]).to(device)
-        solution = torch.from_numpy(solved[rows]).to(device)
-        result[rows] = _conjugate_gradients(near, confidence, system, shrink, before, solution, steps).cpu().numpy()
-    return result
-
-
-def _conjugate_gradients(
-    near: torch.Tensor, confidence: torch.Tensor, gramian: torch.Tensor, ridge: torch.Tensor, prior: torch.Tensor,
-    solution: torch.Tensor, steps: int,
-) -> torch.Tensor:  # fmt: skip
-    """near: (rows, observed, factors); confidence: (rows, observed), 0 where padded -> (rows, factors)."""
-
-    def gather(weights: torch.Tensor) -> torch.Tensor:
-        return torch.bmm(weights[:, None, :], near)[:, 0]
-
-    def system(vectors: torch.Tensor) -> torch.Tensor:
-        dots = torch.bmm(near, vectors[:, :, None])[:, :, 0]
-        return vectors @ gramian + ridge * vectors + gather(confidence.abs() * dots)
-
-    residual = gather(confidence.clamp_min(0)) + ridge * prior - system(solution)
-    direction, square = residual, residual.square().sum(dim=1, keepdim=True)
-    for _ in range(steps):
-        image = system(direction)
-        length = square / (direction * image).sum(dim=1, keepdim=True).clamp_min(1e-20)
-        solution, residual = solution + length * direction, residual - length * image
-        after = residual.square().sum(dim=1, keepdim=True)
-        direction = residual + after / square.clamp_min(1e-20) * direction
-        square = after
-    return solution

@@ -137,9 +137,15 @@ def at_end(interactions: pd.DataFrame, *, items: int) -> Moment:
 
 
 def train(
-    interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, user_key: str, sides: SideInformation | None = None,
-    quiet: bool = False, beside: bool = True,
-) -> Trained:  # fmt: skip
+    interactions: pd.DataFrame,
+    *,
+    items: int,
+    parameters: RankerParameters,
+    user_key: str,
+    sides: SideInformation | None = None,
+    quiet: bool = False,
+    beside: bool = True,
+) -> Trained:
     """Factorize interactions (in the order of time), with the features of both sides as priors.
 
     beside: whether to look for the neighbours of items as well, which only the terms of the final sum need."""
@@ -147,10 +153,16 @@ def train(
     matrix, users = confidence_matrix(interactions, items=items, parameters=parameters, users=list(sides.profiles))
     profiles = _profiles(sides, users)
     made = factorize(
-        matrix, parameters.objective, factors=parameters.factors, sweeps=parameters.sweeps,
-        prior_ridge=parameters.prior_ridge, item_features=sides.items, user_features=profiles,
-        seed=parameters.seed, quiet=quiet,
-    )  # fmt: skip
+        matrix,
+        parameters.objective,
+        factors=parameters.factors,
+        sweeps=parameters.sweeps,
+        prior_ridge=parameters.prior_ridge,
+        item_features=sides.items,
+        user_features=profiles,
+        seed=parameters.seed,
+        quiet=quiet,
+    )
     indptr, history, confidence, times = history_of(interactions, matrix, users)
     touched = matrix.getnnz(axis=0) > 0
     arrays = {
@@ -164,12 +176,31 @@ def train(
         arrays |= item_neighbours.arrays("item_to_item", sparse)
         found = Neighbours(sparse.indptr, sparse.indices, sparse.data)
     keys = {hash_user(user, user_key): row for row, user in enumerate(users)}
-    ranker = Ranker(
-        made.items, made.users, arrays["gramian"], keys, indptr, history, confidence, parameters.objective,
-        int(touched.sum()), user_base=arrays.get("user_base"), trend=arrays["trend"],
-        item_to_item=found,
-    )  # fmt: skip
-    return Trained(ranker, arrays, users)
+    return Trained(_ranker(arrays, keys, parameters.objective, int(touched.sum()), found), arrays, users)
+
+
+def _ranker(
+    arrays: dict[str, np.ndarray],
+    keys: dict[str, int],
+    objective: Objective,
+    touched: int,
+    neighbours: Neighbours | None,
+) -> Ranker:
+    """The ranker over these arrays, as a release opens it."""
+    return Ranker(
+        arrays["item_factors"],
+        arrays["user_factors"],
+        arrays["gramian"],
+        keys,
+        arrays["history_indptr"],
+        arrays["history_items"],
+        arrays["history_confidence"],
+        objective,
+        touched,
+        user_base=arrays.get("user_base"),
+        trend=arrays["trend"],
+        item_to_item=neighbours,
+    )
 
 
 def _profiles(sides: SideInformation, users: list[str]) -> np.ndarray | None:

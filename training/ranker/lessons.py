@@ -93,9 +93,15 @@ class Lessons:
 
 
 def look_ahead(
-    interactions: pd.DataFrame, *, items: int, parameters: RankerParameters, known: Known, seed: int,
-    users: int = USERS, beside: bool = True,
-) -> Lessons | None:  # fmt: skip
+    interactions: pd.DataFrame,
+    *,
+    items: int,
+    parameters: RankerParameters,
+    known: Known,
+    seed: int,
+    users: int = USERS,
+    beside: bool = True,
+) -> Lessons | None:
     """Train without what came last, to see what users touched then. None where there is nothing to see.
 
     beside: whether the terms of items beside items are wanted. interactions: in the order of time."""

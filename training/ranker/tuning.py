@@ -84,9 +84,15 @@ def _neighbours(place: tuple[int, int], stride: int) -> list[tuple[int, int]]:
 
 
 def tune_ranker(
-    catalogue: Catalogue, releases: Path, *, trials: int, test_from: int | None, split_column: str | None,
-    release: Path | None, seed: int,
-) -> tuple[RankerParameters, float, float]:  # fmt: skip
+    catalogue: Catalogue,
+    releases: Path,
+    *,
+    trials: int,
+    test_from: int | None,
+    split_column: str | None,
+    release: Path | None,
+    seed: int,
+) -> tuple[RankerParameters, float, float]:
     """The best parameters for a catalogue, the nDCG@20 that they reach on the validation period, and that of
     the defaults. release: one of this catalogue, whose picture vectors join the items' features, or None."""
     if catalogue.interactions is None:
@@ -101,33 +107,32 @@ def tune_ranker(
     # a study belongs to the data that it looked at
     seen = hashlib.sha256(f"{catalogue.fingerprint()} {cut.cutoff} {release is not None}".encode()).hexdigest()[:16]
     return tune(
-        cut.train, items=len(catalogue.items), known=known, start=RankerParameters(seed=seed), trials=trials,
-        folder=releases, study_name=seen,
-    )  # fmt: skip
+        cut.train,
+        items=len(catalogue.items),
+        known=known,
+        start=RankerParameters(seed=seed),
+        trials=trials,
+        folder=releases,
+        study_name=seen,
+    )
 
 
 def tune(
-    interactions: pd.DataFrame, *, items: int, known: Known, start: RankerParameters, trials: int, folder: Path,
+    interactions: pd.DataFrame,
+    *,
+    items: int,
+    known: Known,
+    start: RankerParameters,
+    trials: int,
+    folder: Path,
     study_name: str,
-) -> tuple[RankerParameters, float, float]:  # fmt: skip
+) -> tuple[RankerParameters, float, float]:
     """Search until the study in `folder` has `trials` trials; one that was broken off is gone on with.
 
     interactions: the training period alone, in the order of time. Each trial trains on its first nine tenths and is
     judged by the nDCG@20 of the last one. Returns the best parameters, what they reached, and what
     `start` did, which is the first trial: the result is never worse on the period."""
-    folder.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(
-        storage=sqlite_url(folder / STUDY), study_name=study_name, load_if_exists=True, direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=start.seed, multivariate=True),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=8),
-    )  # fmt: skip
-    if not study.trials:  # the defaults, then some that are far from each other
-        study.enqueue_trial(_as_trial(start))
-        for unobserved, regularisation in FIRST:
-            if (unobserved, regularisation) != (start.unobserved, start.regularisation):
-                tried = replace(start, unobserved=unobserved, regularisation=regularisation)
-                study.enqueue_trial(_as_trial(tried))
+    study = _open_study(folder, study_name, start)
     users = interactions["user_id"].unique()
     some = interactions[interactions["user_id"].isin(users[:: round(1 / FIRST_LOOK)])]
 
@@ -152,6 +157,27 @@ def tune(
     if not any(trial.value is not None for trial in study.trials):
         raise CatalogueError("no trial was finished: give more --trials")
     return _parameters(study.best_params, start), study.best_value, study.trials[0].value or 0.0
+
+
+def _open_study(folder: Path, name: str, start: RankerParameters) -> optuna.Study:
+    """The study in `folder`, or a new one that begins with `start`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(
+        storage=sqlite_url(folder / STUDY),
+        study_name=name,
+        load_if_exists=True,
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=start.seed, multivariate=True),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=8),
+    )
+    if not study.trials:  # the defaults, then some that are far from each other
+        study.enqueue_trial(_as_trial(start))
+        for unobserved, regularisation in FIRST:
+            if (unobserved, regularisation) != (start.unobserved, start.regularisation):
+                tried = replace(start, unobserved=unobserved, regularisation=regularisation)
+                study.enqueue_trial(_as_trial(tried))
+    return study
 
 
 def _reach(interactions: pd.DataFrame, items: int, known: Known, parameters: RankerParameters) -> float:
@@ -184,9 +210,11 @@ def _parameters(values: Mapping[str, Any], start: RankerParameters) -> RankerPar
     steps = {"view": 0, "like": 1, "cart": 2, "purchase": 3}
     confidences = dict(start.confidences) | {name: 1 + values["steepness"] * at for name, at in steps.items()}
     return replace(
-        start, confidences=confidences, half_life=values.get("half_life"),
+        start,
+        confidences=confidences,
+        half_life=values.get("half_life"),
         **{name: values[name] for name in ("factors", "unobserved", "regularisation", "prior_ridge")},
-    )  # fmt: skip
+    )
 
 
 def _as_trial(start: RankerParameters) -> dict[str, Any]:

@@ -27,9 +27,15 @@ def find_segments(trained: Trained, *, ids: list[str], seed: int) -> tuple[np.nd
         return np.empty((0, factors.shape[1]), np.float32), []
     directions = np.ascontiguousarray(factors[known] / lengths[known, None], dtype=np.float32)
     clustering = faiss.Kmeans(
-        factors.shape[1], count, niter=30, nredo=3, seed=seed, spherical=True,
-        min_points_per_centroid=1, max_points_per_centroid=10_000,
-    )  # fmt: skip
+        factors.shape[1],
+        count,
+        niter=30,
+        nredo=3,
+        seed=seed,
+        spherical=True,
+        min_points_per_centroid=1,
+        max_points_per_centroid=10_000,
+    )
     clustering.train(directions)
     _, nearest = clustering.index.search(directions, 1)
     sizes = np.bincount(nearest[:, 0], minlength=count)

@@ -88,9 +88,12 @@ def _lint_model(folder: Path, server_cache: bool) -> Iterator[Finding]:
         return
     said: Iterator[str]
     for said in (
-        _identity(config, folder), _policy(config, folder), _batching(config, server_cache), _accelerators(config),
+        _identity(config, folder),
+        _policy(config, folder),
+        _batching(config, server_cache),
+        _accelerators(config),
         _warmups(config),
-    ):  # fmt: skip
+    ):
         for message in said:
             yield Finding(path, message)
     for version in versions(folder):
@@ -195,8 +198,9 @@ def _graph(config: Any, file: Path) -> Iterator[str]:
         yield f"onnxruntime cannot load it ({error}): no server can, and one may die of it"
         return
     for kind, tensors, values in (
-        ("input", config.input, model.graph.input), ("output", config.output, model.graph.output)
-    ):  # fmt: skip
+        ("input", config.input, model.graph.input),
+        ("output", config.output, model.graph.output),
+    ):
         graph = {value.name: value.type.tensor_type for value in values}
         for tensor in tensors:
             if tensor.name not in graph:

@@ -64,9 +64,17 @@ def plan_name(encoder: Path, toolkit: Toolkit, precision: str) -> str:
 
 
 def export(
-    release: Path, catalogue: Catalogue, repository: Path, *, plans: Path, toolkit: Toolkit, precision: str = "fp16",
-    least_overlap: float, seed: int = 0, user_key: str,
-) -> dict[str, Any]:  # fmt: skip
+    release: Path,
+    catalogue: Catalogue,
+    repository: Path,
+    *,
+    plans: Path,
+    toolkit: Toolkit,
+    precision: str = "fp16",
+    least_overlap: float,
+    seed: int = 0,
+    user_key: str,
+) -> dict[str, Any]:
     """Build the plan of a release's encoder (or take it from `plans`, where it was built before), compare, install it
     as `encoder_trt`. Returns what was found and where it lies.
 
@@ -90,16 +98,25 @@ def export(
         plan.unlink()
         raise
     installed = put(
-        plan, "model.plan", repository / PLAN_MODEL, opened.manifest.release, config=PLAN_CONFIG.read_text(),
+        plan,
+        "model.plan",
+        repository / PLAN_MODEL,
+        opened.manifest.release,
+        config=PLAN_CONFIG.read_text(),
         prove=lambda copy: require_golden(toolkit.open(copy), opened),
-    )  # fmt: skip
+    )
     return {"plan": str(plan), "installed": str(installed), **figures}
 
 
 def _compare(
-    release: Release, catalogue: Catalogue, encode: Encode, precision: str, least_overlap: float, seed: int,
+    release: Release,
+    catalogue: Catalogue,
+    encode: Encode,
+    precision: str,
+    least_overlap: float,
+    seed: int,
     user_key: str,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Vectors, and the final top 10 of the whole chain, beside the ONNX model's. Raises ReleaseMismatch."""
     vectors = np.load(release.path / "vectors.npy", mmap_mode="r")
     judge, _ = pictures_for(catalogue, np.asarray(vectors), seed=seed)

@@ -109,9 +109,15 @@ class RequestBodyLayer:
     """ASGI middleware. Reads the body of a request, and hands it on as one message."""
 
     def __init__(
-        self, app: ASGIApp, uploads: Uploads, max_body_bytes: int, pace: Pace, answered: Answered,
-        refusals: tuple[Refusal, ...] = (), free: tuple[str, ...] = (),
-    ) -> None:  # fmt: skip
+        self,
+        app: ASGIApp,
+        uploads: Uploads,
+        max_body_bytes: int,
+        pace: Pace,
+        answered: Answered,
+        refusals: tuple[Refusal, ...] = (),
+        free: tuple[str, ...] = (),
+    ) -> None:
         """max_body_bytes: of one body, also when it has been unpacked; answered: told of every request that ends
         here; free: paths, and below, whose query parameters are not looked at."""
         self.app, self._uploads, self._max_body_bytes, self._pace = app, uploads, max_body_bytes, pace

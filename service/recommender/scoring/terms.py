@@ -58,9 +58,14 @@ class Sources:
 
 
 def term_values(
-    sources: Sources, rows: Sequence[np.ndarray], vectors: Sequence[np.ndarray | None],
-    users: Sequence[User | None], votes: Sequence[np.ndarray | None], *, only: Collection[str] = TERMS,
-) -> list[dict[str, np.ndarray]]:  # fmt: skip
+    sources: Sources,
+    rows: Sequence[np.ndarray],
+    vectors: Sequence[np.ndarray | None],
+    users: Sequence[User | None],
+    votes: Sequence[np.ndarray | None],
+    *,
+    only: Collection[str] = TERMS,
+) -> list[dict[str, np.ndarray]]:
     """For each query its candidates (n,), the vector of its picture, its user, and what its neighbours voted for
     (see `vote`) -> name: (n,) float32, only the terms that the sources and the query allow.
 
@@ -91,9 +96,12 @@ def vote(kinds: np.ndarray, rows: np.ndarray, cosines: np.ndarray) -> np.ndarray
 
 
 def _values_together(
-    sources: Sources, rows: Sequence[np.ndarray], vectors: Sequence[np.ndarray | None],
-    users: Sequence[User | None], needed: Collection[str],
-) -> list[dict[str, np.ndarray]]:  # fmt: skip
+    sources: Sources,
+    rows: Sequence[np.ndarray],
+    vectors: Sequence[np.ndarray | None],
+    users: Sequence[User | None],
+    needed: Collection[str],
+) -> list[dict[str, np.ndarray]]:
     """Candidates that several queries share are gathered once, and compared in one product."""
     table, places = _shared(rows, len(sources.popularity))
     products: dict[str, dict[int, np.ndarray]] = {}

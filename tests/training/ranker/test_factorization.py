@@ -7,7 +7,8 @@ import pytest
 import scipy.sparse
 
 from service.recommender.factors import Objective
-from training.ranker.factorization import Factors, _solve_on_gpu, factorize
+from training.ranker.factorization import Factors, factorize
+from training.ranker.factorization_gpu import solve_on_gpu
 
 OBJECTIVE = Objective(unobserved=0.1, regularisation=0.01, frequency=1.0)
 
@@ -118,7 +119,7 @@ def test_blocks_of_a_gpu_solve_what_the_rows_of_a_cpu_do() -> None:
     fixed = rng.normal(size=(30, 8)).astype(np.float32)
     gramian = 0.1 * fixed.T @ fixed
     ridge, prior = rng.uniform(0.1, 1, 50).astype(np.float32), rng.normal(size=(50, 8)).astype(np.float32)
-    solved = _solve_on_gpu(matrix, fixed, gramian, ridge, prior, np.zeros((50, 8), np.float32), 20, device="cpu")
+    solved = solve_on_gpu(matrix, fixed, gramian, ridge, prior, np.zeros((50, 8), np.float32), 20, device="cpu")
     for row in (0, 4, 31):
         values = matrix[row].toarray()[0]
         system = (fixed.T * np.abs(values)) @ fixed + gramian + ridge[row] * np.eye(8)
