@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.errors import PromotionRefused, ReleaseDamaged, ReleaseMismatch
+from service.errors import PromotionRefused, ReleaseMismatch
 from service.recommender.catalogue import Items
 from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender
@@ -243,7 +243,7 @@ def test_a_small_fall_that_chance_explains_does_not_refuse() -> None:
 def test_a_tampered_release_does_not_get_that_far(shop: Shop) -> None:
     """Its digests say so before anything is asked."""
     (shop.releases / "2" / "items.parquet").write_bytes(b"other items")
-    with pytest.raises(ReleaseDamaged, match=r"changed: items.parquet"):
+    with pytest.raises(PromotionRefused, match=r"changed: items.parquet"):
         run(shop, 2, 1)
 
 
