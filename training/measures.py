@@ -40,7 +40,9 @@ def list_measures(hits: np.ndarray, sizes: np.ndarray, k: int) -> dict[str, np.n
 
 
 def recall_curve(hits: np.ndarray, sizes: np.ndarray) -> list[float]:
-    """Mean recall@1, @2, ... of all columns of `hits`, as `list_measures` defines it."""
+    """Mean recall@1, @2, ... of all columns of `hits`, as `list_measures` defines it.
+
+    hits: (queries, depth) bool; sizes: (queries,)."""
     depths = np.arange(1, hits.shape[1] + 1)
     return [float(r) for r in (np.cumsum(hits, axis=1) / np.minimum(sizes[:, None], depths)).mean(axis=0)]
 
@@ -56,7 +58,7 @@ def auc(scores: np.ndarray, relevant: np.ndarray) -> float:
 
 
 def gini(counts: np.ndarray) -> float:
-    """How unevenly recommendations fall on items: 0 if all get as many, near 1 if few get all."""
+    """How unevenly recommendations fall on items: 0 if all get as many, near 1 if few get all. counts: (items,)."""
     ordered = np.sort(counts.astype(float))
     if not ordered.sum():
         return 0.0
@@ -65,7 +67,7 @@ def gini(counts: np.ndarray) -> float:
 
 
 def interval(values: np.ndarray, *, seed: int = 0, level: float = LEVEL) -> list[float]:
-    """Bootstrap interval of the mean (Efron, 1979)."""
+    """Bootstrap interval of the mean (Efron, 1979). values: (n,)."""
     if not len(values):
         return []
     rng = np.random.default_rng(seed)
@@ -83,7 +85,9 @@ def median_interval(values: np.ndarray, *, level: float = LEVEL) -> list[float]:
 
 
 def with_intervals(measured: dict[str, np.ndarray]) -> dict[str, object]:
-    """Means, and beside each the interval. NaN values, of queries that a measure does not apply to, are left out."""
+    """Means, and beside each the interval. NaN values, of queries that a measure does not apply to, are left out.
+
+    measured: (queries,) each."""
     figures: dict[str, object] = {}
     for name, values in measured.items():
         known = values[np.isfinite(values)]

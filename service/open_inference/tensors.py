@@ -67,7 +67,9 @@ class SentTensor:
         return math.prod(self.shape)
 
     def array(self, model: str) -> np.ndarray:
-        """The elements in their shape. Raises Malformed where shape and data do not agree; `model` is for its text."""
+        """The elements in their shape. Raises Malformed where shape and data do not agree; `model` is for its text.
+
+        -> of `shape`."""
         if isinstance(self.data, bytes | memoryview):
             found = self._unpack(self.data, model) if self.datatype == BYTES else self._view(self.data, model)
         elif self.datatype == BYTES:

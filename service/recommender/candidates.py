@@ -137,7 +137,9 @@ class CandidateSearch:
             )
 
     def vector_of_item(self, query: Query | SimilarQuery) -> np.ndarray | None:
-        """The vector of the item that a query names, or None. Raises BadQuery where it is needed and there is none."""
+        """The vector of the item that a query names, or None. Raises BadQuery where it is needed and there is none.
+
+        -> (dim,)."""
         if query.item_id is None:
             return None
         row, index = self.release.items.row(query.item_id), self.release.index
@@ -176,14 +178,14 @@ class CandidateSearch:
         return Candidates(found, worth.near, weights[found].astype(np.float32))
 
     def nearest(self, vector: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Near:
-        """The items nearest to a vector, of those allowed."""
+        """The items nearest to a vector, of those allowed. vector: (dim,); allowed: (items,) bool."""
         assert self.release.index is not None
         rows, cosines = self.release.index.search(vector[None], k=k, allowed=allowed)
         found = rows[0] >= 0
         return Near(rows[0][found], cosines[0][found])
 
     def with_match(self, asked: Asked, found: Candidates) -> np.ndarray:
-        """The candidates with the item that the picture shows, unless the filter forbids it."""
+        """The candidates with the item that the picture shows, unless the filter forbids it. -> (n,) rows."""
         if asked.match is None or asked.tier == COMPLEMENTS:
             return found.rows
         allowed = self.release.items.mask(asked.query.filter)
@@ -197,7 +199,8 @@ class CandidateSearch:
 
     def collapsed(self, rows: np.ndarray, order: np.ndarray, query: Query | SimilarQuery) -> np.ndarray:
         """Positions among rows, best first, without variants of one product beyond `per_group`, and without a second
-        of nearly the same picture where `distinct` is asked. The item that is asked about is one of its product."""
+        of nearly the same picture where `distinct` is asked. The item that is asked about is one of its product.
+        rows: (n,); order: (m,) positions -> (at most m,)."""
         named = None if query.item_id is None else self.release.items.row(query.item_id)
         if self._groups is not None:
             order = _at_most(self._groups, rows, order, query.per_group or 1, named)

@@ -61,7 +61,7 @@ class Neighbours:
     weights: np.ndarray
 
     def of(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """The neighbours of an item and their weights."""
+        """The neighbours of an item and their weights. -> (n,) rows, (n,)."""
         place = slice(self.indptr[row], self.indptr[row + 1])
         return self.items[place], self.weights[place]
 

@@ -82,7 +82,8 @@ class Catalogue:
     def with_pictures(self, unreadable: Mapping[int, Mapping[str, str]], same: np.ndarray) -> "Catalogue":
         """The catalogue after its pictures were decoded: without those that cannot be, with the reason kept.
 
-        unreadable: row of items -> relative path of a picture -> the decoder's message; same: as the field."""
+        unreadable: row of items -> relative path of a picture -> the decoder's message; same: as the field.
+        same: (items,) numbers, 0 for none."""
         items = self.items.copy()
         found = []
         for row, messages in unreadable.items():
@@ -111,7 +112,7 @@ class Catalogue:
         return replace(self, items=self.items.assign(image=None, images=[()] * len(self.items)))
 
     def pictured(self) -> np.ndarray:
-        """Rows of the items that have a picture."""
+        """Rows of the items that have a picture. -> (n,)."""
         return np.flatnonzero(self.items["image"].notna().to_numpy())
 
     def pictures(self) -> list[tuple[int, str]]:

@@ -39,7 +39,7 @@ class Examples:
 
 
 def labels_of(catalogue: Catalogue, rows: np.ndarray, *, exclude: set[str]) -> Labels:
-    """The category, then every attribute with few enough values to learn; of several tags the first."""
+    """The category, then every attribute with few enough values to learn; of several tags the first. rows: (n,)."""
     columns, names, codes = [], [], []
     for column, kind in catalogue.kinds.items():
         if column in exclude or kind not in ("category", "tags"):
@@ -60,7 +60,8 @@ def co_touched(pairs: scipy.sparse.csr_matrix, rows: np.ndarray) -> np.ndarray:
     """For each of `rows`, the positions in `rows` of the items that most of the same people touched.
 
     pairs: users x items, binary. -> (n, NEIGHBOURS) int64, -1 where there are fewer. Likeness is the cosine of the
-    columns; a pair needs two people in common, since one user's trip is no sign of likeness."""
+    columns; a pair needs two people in common, since one user's trip is no sign of likeness.
+    rows: (n,) -> (n, NEIGHBOURS), -1 where there are fewer."""
     chosen = pairs[:, rows].tocsc().astype(np.float32)
     norms = np.sqrt(np.asarray(chosen.sum(axis=0)).ravel()) + 1e-9
     neighbours = np.full((len(rows), NEIGHBOURS), -1, dtype=np.int64)
@@ -76,7 +77,9 @@ def co_touched(pairs: scipy.sparse.csr_matrix, rows: np.ndarray) -> np.ndarray:
 
 
 def keep(neighbours: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Only neighbours among `positions`, moved to the front of each row: held-out pictures must not teach."""
+    """Only neighbours among `positions`, moved to the front of each row: held-out pictures must not teach.
+
+    neighbours: (n, m); positions: (k,) -> (n, m)."""
     kept = np.where(np.isin(neighbours, positions), neighbours, -1)
     order = np.argsort(kept < 0, axis=1, kind="stable")
     return np.take_along_axis(kept, order, axis=1)
@@ -92,7 +95,7 @@ def class_weights(classes: np.ndarray) -> np.ndarray:
 
 def epoch_order(classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Positions for one epoch, as many as there are items, by `class_weights`: rare ones come up more often.
-    Drawing is systematic, so none is left out by bad luck."""
+    Drawing is systematic, so none is left out by bad luck. classes: (n,) -> (n,) positions."""
     weights = class_weights(classes)
     points = (np.arange(len(classes)) + rng.random()) / len(classes)
     shuffle = rng.permutation(len(classes))

@@ -53,7 +53,9 @@ def export(model: Embedder, path: Path, *, pictures: torch.Tensor, ingredients: 
 
 
 def compare(model: Embedder, path: Path, pictures: torch.Tensor) -> float:
-    """The largest difference between torch's and onnxruntime's vectors. Raises ReleaseMismatch past 1e-4."""
+    """The largest difference between torch's and onnxruntime's vectors. Raises ReleaseMismatch past 1e-4.
+
+    pictures: (n, 224, 224, 3) uint8."""
     encoder = OnnxRuntime(path, threads=torch.get_num_threads())
     worst = 0.0
     for batch in CHECKED_BATCHES:

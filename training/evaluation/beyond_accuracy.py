@@ -17,7 +17,7 @@ GROUP_USERS = 20  # at least, for a figure
 def beyond_accuracy(asked: Asked, ranked: np.ndarray, held: HeldOut) -> dict[str, float]:
     """What the first ten answers are like together. coverage: share of candidates that anyone is shown; novelty:
     mean information of an item's popularity, in bits (Zhou et al., 2010); diversity: mean of 1 - cosine between
-    items of a list; gini: how unevenly candidates are shown."""
+    items of a list; gini: how unevenly candidates are shown. ranked: (users, DEPTH) rows, -1 where there are fewer."""
     release = asked.recommender.release
     top = ranked[:, :10]
     shown = np.bincount(top[top >= 0], minlength=len(held.candidates))[held.candidates]
@@ -39,7 +39,7 @@ def beyond_accuracy(asked: Asked, ranked: np.ndarray, held: HeldOut) -> dict[str
 
 
 def by_group(catalogue: Catalogue, held: HeldOut, ndcg: np.ndarray) -> dict[str, Any]:
-    """nDCG@10 of groups of users by each column of users."""
+    """nDCG@10 of groups of users by each column of users. ndcg: (users,)."""
     found: dict[str, Any] = {}
     for column, groups in group_members(catalogue, held.users).items():
         figures = {

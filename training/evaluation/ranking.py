@@ -150,7 +150,7 @@ def _curve(ranked: np.ndarray, held: HeldOut) -> list[float]:
 
 
 def list_measures(ranked: np.ndarray, held: HeldOut) -> dict[str, np.ndarray]:
-    """Every list measure for every user."""
+    """Every list measure for every user. ranked: (users, DEPTH) rows -> (users,) each."""
     hits, sizes = _hits(ranked, held)
     return measures.list_measures(hits, sizes, 10) | measures.list_measures(hits, sizes, 20)
 

@@ -195,7 +195,9 @@ def probes(pictured: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
 
 
 def open_built(folder: Path, facts: Mapping[str, Any]) -> tuple[Index, tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """What the stage left -> the index, rows and vectors of `photograph`, and the items' vectors."""
+    """What the stage left -> the index, rows and vectors of `photograph`, and the items' vectors.
+
+    -> rows (n,), vectors (n, dim) float32; (items, dim) float32."""
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     rows = np.flatnonzero(~np.isnan(vectors[:, 0]))
     if (folder / PICTURE_ROWS).exists():

@@ -114,7 +114,9 @@ class _Side:
         self.bounds[0], self.bounds[-1] = 0, len(self.observations)
 
     def solve(self, fixed: np.ndarray, steps: int) -> None:
-        """Improve all factors of this side, the other's held; then the prior, for the next time."""
+        """Improve all factors of this side, the other's held; then the prior, for the next time.
+
+        fixed: (columns, factors) float32."""
         gramian = self.unobserved * (fixed.T @ fixed)
         prior = self._prior()
         if torch.cuda.is_available():

@@ -18,7 +18,9 @@ def solve_on_gpu(
     steps: int,
     device: str = "cuda",
 ) -> np.ndarray:
-    """What `_solve_rows` does, over blocks of rows of like length, padded to the longest."""
+    """What `_solve_rows` does, over blocks of rows of like length, padded to the longest.
+
+    -> (rows, factors) float32."""
     lengths = np.diff(matrix.indptr)
     order = np.argsort(-lengths, kind="stable")
     columns = torch.from_numpy(matrix.indices.astype(np.int64)).to(device)

@@ -108,7 +108,8 @@ def moments(interactions: pd.DataFrame, *, items: int, times: np.ndarray) -> Ite
     """The log at each of `times`, which rise; what happens at or after a time is not known then.
 
     Of late: each touch weighs half for every TREND_HALF_LIFE days of its age. Both shares are those of a log of the
-    same length, with TREND_SMOOTHING touches added: 0 for an item as popular as ever."""
+    same length, with TREND_SMOOTHING touches added: 0 for an item as popular as ever.
+    times: (n,) seconds since 1970."""
     touches = interactions[interactions["event"] != DISMISS]
     when, item = touches["timestamp"].to_numpy(), touches["item"].to_numpy()
     first = ~touches.duplicated(["user_id", "item"]).to_numpy()

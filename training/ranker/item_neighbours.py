@@ -71,7 +71,7 @@ def item_to_item(matrix: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
 
 
 def arrays(name: str, matrix: scipy.sparse.csr_matrix) -> dict[str, np.ndarray]:
-    """File name -> array, as `Ranker.open` reads them."""
+    """File name -> array, as `Ranker.open` reads them. matrix: (items, items)."""
     return {
         f"{name}_indptr": matrix.indptr.astype(np.int64), f"{name}_items": matrix.indices,
         f"{name}_weights": matrix.data,

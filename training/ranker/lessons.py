@@ -78,7 +78,9 @@ class Lessons:
         return self.ranker.user(lesson.row)
 
     def candidates(self, user: User, wanted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Rows to choose from: what is wanted first, then others drawn at random that are new to the user."""
+        """Rows to choose from: what is wanted first, then others drawn at random that are new to the user.
+
+        wanted: (n,) rows -> (m,) rows."""
         others = np.setdiff1d(rng.permutation(len(self.at_end.trend))[:CANDIDATES], np.union1d(user.seen, wanted))
         return np.concatenate([wanted, others])
 

@@ -111,7 +111,7 @@ class _Table:
         return _ndcg(self.values @ weights.astype(np.float32), self.chosen, self.real)
 
     def ndcg(self, weights: np.ndarray) -> float:
-        """Of all lessons, the mean."""
+        """Of all lessons, the mean. weights: (terms,)."""
         return float(self.each(weights).mean())
 
 

@@ -55,6 +55,6 @@ def _typical(trained: Trained, centroids: np.ndarray, segment: int, ids: list[st
 
 
 def save(folder: Path, centroids: np.ndarray, segments: list[Segment]) -> None:
-    """Write segments.npy and segments.json into ranker/."""
+    """Write segments.npy and segments.json into ranker/. centroids: (segments, factors) float32."""
     np.save(folder / "segments.npy", centroids)
     (folder / "segments.json").write_text(json.dumps([asdict(segment) for segment in segments], indent=1))

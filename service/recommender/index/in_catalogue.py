@@ -47,5 +47,7 @@ class InCatalogue:
         return cls(weights, float(facts["at"]), np.load(path, allow_pickle=False))
 
     def known(self, rows: np.ndarray, cosines: np.ndarray, kinds: np.ndarray | None) -> bool:
-        """Whether a photo with these neighbours shows something of the catalogue's kind."""
+        """Whether a photo with these neighbours shows something of the catalogue's kind.
+
+        rows, cosines: (n,), nearest first; kinds: (items,) or None."""
         return len(rows) > 0 and bool(signs(rows, cosines, kinds, self.density) @ self.weights >= self.at)

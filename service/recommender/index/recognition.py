@@ -61,7 +61,7 @@ class Landmarks:
 
     @classmethod
     def unpacked(cls, rows: np.ndarray) -> "Landmarks":
-        """What `packed` gave. No corner lies at the very edge, so none is at 0."""
+        """What `packed` gave. No corner lies at the very edge, so none is at 0. rows: (FEATURES, PACKED) uint8."""
         there = rows[rows[:, 0] > 0]
         tints = there[:, 2:4].astype(np.float32) / 255
         return cls(there[:, :2].astype(np.float32), tints, np.ascontiguousarray(there[:, 4:]))

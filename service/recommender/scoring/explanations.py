@@ -13,7 +13,7 @@ _NOTHING = np.empty(0, np.int64)
 
 def because(sources: Sources, rows: Sequence[np.ndarray], users: Sequence[User | None]) -> list[list[list[int]]]:
     """For each query, and each of its rows, the rows of the user's past items nearest to it, by picture, else by
-    factors; nearest first."""
+    factors; nearest first. rows: (n,) each."""
     pasts = [_NOTHING if user is None else user.history[-RECENT:] for user in users]
     if not any(map(len, pasts)) or (sources.index is None and sources.ranker is None):
         return [[[] for _ in row] for row in rows]

@@ -114,7 +114,9 @@ class Scorer:
         return factor, parts.sum(axis=1)
 
     def likeness_vectors(self, rows: np.ndarray) -> np.ndarray:
-        """Unit vectors by which two items are alike: of their pictures, else of their factors."""
+        """Unit vectors by which two items are alike: of their pictures, else of their factors.
+
+        rows: (n,) -> (n, d) float32."""
         if self._release.index is not None:
             return np.nan_to_num(self._release.index.vectors(rows))
         if self._release.ranker is None:

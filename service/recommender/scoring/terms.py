@@ -15,7 +15,7 @@ of logarithms is a product: an item that trends twice as much is as good as one 
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,11 +50,6 @@ class Sources:
     log_price: np.ndarray | None = None
     factor_scale: float | None = FACTOR_SCALE
     kinds: np.ndarray | None = None
-    priceless: bool = field(init=False)  # whether an item's price is unknown
-
-    def __post_init__(self) -> None:
-        gaps = self.log_price is not None and bool(np.isnan(self.log_price).any())
-        object.__setattr__(self, "priceless", gaps)
 
 
 def term_values(
@@ -173,13 +168,11 @@ def _of_items(sources: Sources, rows: np.ndarray, user: User | None, needed: Col
             values["item_to_item"] = sources.ranker.item_to_item.total(own, np.ones(len(own)))[rows].astype(np.float32)
     if sources.log_price is not None and user is not None and "price_fit" in needed:
         own = sources.log_price[user.history]
-        if sources.priceless:
-            own = own[~np.isnan(own)]
+        own = own[~np.isnan(own)]
         if len(own):
             off = sources.log_price[rows] - own.sum() / len(own)
             fit = np.multiply(off, -off, out=off)
-            if sources.priceless:
-                fit[np.isnan(fit)] = 0
+            fit[np.isnan(fit)] = 0
             values["price_fit"] = fit
     return values
 
@@ -207,7 +200,7 @@ def blend(values: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> tup
 
 
 def best(scores: np.ndarray, k: int) -> np.ndarray:
-    """Positions of the k largest scores, largest first, equal ones in their order."""
+    """Positions of the k largest scores, largest first, equal ones in their order. scores: (n,) -> (at most k,)."""
     if k >= len(scores):
         return np.argsort(-scores, kind="stable")
     least = np.partition(scores, -k)[-k]
