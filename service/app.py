@@ -100,15 +100,15 @@ class Service:
 
     async def recommend(self, query: Query, gone: Gone) -> Recommendation:
         """Items for a user, a photo, or both."""
-        return await self.runtime.answering.recommend(query, seconds=self.settings.deadline, gone=gone)
+        return await self.runtime.answering.recommend(query, deadline=self.settings.deadline, gone=gone)
 
     async def similar(self, query: SimilarQuery, gone: Gone) -> Recommendation:
         """Items that look like a photo, or like an item."""
-        return await self.runtime.answering.similar(query, seconds=self.settings.deadline, gone=gone)
+        return await self.runtime.answering.similar(query, deadline=self.settings.deadline, gone=gone)
 
     async def embed(self, query: Query, gone: Gone) -> Embedding:
         """The unit vector of a photo."""
-        return await self.runtime.answering.embed(query, seconds=self.settings.deadline, gone=gone)
+        return await self.runtime.answering.embed(query, deadline=self.settings.deadline, gone=gone)
 
     def refused(self, path: str, status: int) -> None:
         """Record a request that was answered before a route saw it."""

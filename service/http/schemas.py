@@ -15,7 +15,7 @@ from starlette.requests import Request
 from service.encoder.picture_file import FORMATS
 from service.errors import BadQuery, Malformed, UnsupportedMedia, shown
 from service.http.multipart import Part, read_form, read_multipart
-from service.recommender.query import MAX_K, Query, SimilarQuery, parse_query, parse_similar
+from service.recommender.query import DEFAULT_K, MAX_K, Query, SimilarQuery, parse_query, parse_similar
 from service.recommender.recommendation import Embedding, Recommendation
 
 Picture = Annotated[Path, ContentType("image/*")]
@@ -66,7 +66,7 @@ class RecommendBody(Body[Query]):
     relation: str = Field("similar", description="what to answer with: `similar`, or `complements`, what goes with it")
     user_id: str = Field(ABSENT, description="the user, as in the interactions that trained the release")
     events: list[EventIn] = Field(ABSENT, description="what the user did since, or did at all if unknown")
-    k: int = Field(10, ge=1, le=MAX_K, description="how many items")
+    k: int = Field(DEFAULT_K, ge=1, le=MAX_K, description="how many items")
     filter: dict[str, Any] = Field(ABSENT, description='{"category": ["dress"], "price": {"min": 10, "max": 50}}')
     exclude_seen: bool = Field(True, description="leave out items that the user has touched or dismissed")
     diversity: float = Field(0.0, ge=0, le=1, description="0: the best scores; 1: items that look unlike each other")
@@ -85,7 +85,7 @@ class SimilarBody(Body[SimilarQuery]):
     parser = staticmethod(parse_similar)
     image: Picture = Field(ABSENT, description=f"{FORMATS}; as a file of a multipart body")
     item_id: str = Field(ABSENT, description="an item of the catalogue, in place of a picture")
-    k: int = Field(10, ge=1, le=MAX_K, description="how many items")
+    k: int = Field(DEFAULT_K, ge=1, le=MAX_K, description="how many items")
     filter: dict[str, Any] = Field(ABSENT, description="as for /recommend")
     per_group: int = Field(ABSENT, ge=1, le=MAX_K, description="as for /recommend")
     distinct: bool = Field(False, description="as for /recommend")

@@ -16,17 +16,18 @@ from typing import Any
 
 import numpy as np
 
+from service.encoder.preprocessing import PREPROCESSING
 from service.errors import BadQuery, Malformed
 from service.open_inference.server import ANY, Arrays, Model, Ran, Spec
 from service.open_inference.tensors import BYTES, texts
-from service.recommender.query import Query, SimilarQuery, parse_query, parse_similar
+from service.recommender.query import DEFAULT_K, Query, SimilarQuery, parse_query, parse_similar
 from service.recommender.recommendation import Recommendation
 from service.serving.answering import Answering
 from service.serving.batcher import MicroBatcher
 from service.serving.loaded_release import LoadedRelease
 
 LARGEST_BATCH = 32
-SIDE = 224
+SIDE = PREPROCESSING.crop
 K = Spec("K", "INT32", (1,), optional=True)
 PERSONALIZATION = Spec("PERSONALIZATION", "FP32", (1,), optional=True)
 IMAGE, USER_ID, ITEM_ID, FILTER, EVENTS = (
@@ -50,7 +51,9 @@ def models(release: LoadedRelease, answering: Answering) -> dict[str, Model]:
 def _encoder(release: LoadedRelease, batcher: MicroBatcher, *, dim: int) -> Model:
     async def run(inputs: Arrays, seconds: float) -> Ran:
         waits: list[float] = []
-        vectors, degraded = await batcher.submit(release.encode, inputs["IMAGES"], seconds=seconds, waited=waits.append)
+        vectors, degraded = await batcher.submit(
+            release.encode, inputs["IMAGES"], deadline=seconds, waited=waits.append
+        )
         return Ran({"EMBEDDINGS": vectors}, "", max(waits), degraded)
 
     images = Spec("IMAGES", "UINT8", (ANY, SIDE, SIDE, 3))
@@ -60,7 +63,7 @@ def _encoder(release: LoadedRelease, batcher: MicroBatcher, *, dim: int) -> Mode
 
 def _recommender(answering: Answering) -> Model:
     async def ask(query: Query, seconds: float, waited: Callable[[float], None]) -> Recommendation:
-        return await answering.recommend(query, seconds=seconds, waited=waited)
+        return await answering.recommend(query, deadline=seconds, waited=waited)
 
     async def run(inputs: Arrays, seconds: float) -> Ran:
         answers, waited = await _all(ask, _queries(parse_query, inputs, "USER_ID"), seconds)
@@ -72,7 +75,7 @@ def _recommender(answering: Answering) -> Model:
 
 def _similar(release: LoadedRelease, batcher: MicroBatcher) -> Model:
     async def ask(query: SimilarQuery, seconds: float, waited: Callable[[float], None]) -> Recommendation:
-        return await batcher.submit(release.similar, query, seconds=seconds, waited=waited)
+        return await batcher.submit(release.similar, query, deadline=seconds, waited=waited)
 
     async def run(inputs: Arrays, seconds: float) -> Ran:
         answers, waited = await _all(ask, _queries(parse_similar, inputs, "ITEM_ID"), seconds)
@@ -95,7 +98,7 @@ def _queries(parse: Callable[..., Any], inputs: Arrays, id_name: str) -> list[An
 
 
 def _k(inputs: Arrays) -> int:
-    return int(inputs["K"][0]) if "K" in inputs else 10
+    return int(inputs["K"][0]) if "K" in inputs else DEFAULT_K
 
 
 def _parsed(parse: Callable[..., Any], row: int, sent: dict[str, bytes], of_all: dict[str, Any]) -> Any:

@@ -9,7 +9,7 @@ from service.encoder.decoding import Box
 from service.encoder.preprocessing import check_box
 from service.errors import BadQuery, half_character, is_number, shown
 
-MAX_K = 100
+MAX_K, DEFAULT_K = 100, 10
 MAX_EVENTS = 1000
 MAX_ID = 512
 MAX_DIM = 4096
@@ -44,7 +44,7 @@ class Query:
     item_id: str | None = None
     relation: str = SIMILAR
     events: tuple[Event, ...] = ()
-    k: int = 10
+    k: int = DEFAULT_K
     filter: Mapping[str, Any] = field(default_factory=dict)
     exclude_seen: bool = True
     diversity: float = 0.0
@@ -61,7 +61,7 @@ class SimilarQuery:
 
     image: bytes | None = None
     item_id: str | None = None
-    k: int = 10
+    k: int = DEFAULT_K
     filter: Mapping[str, Any] = field(default_factory=dict)
     per_group: int | None = None
     distinct: bool = False
@@ -91,7 +91,7 @@ def parse_query(values: Mapping[str, Any], *, image: bytes | None = None) -> Que
         relation=relation,
         user_id=check_id(values["user_id"], "user_id") if "user_id" in values else None,
         events=_events(values.get("events", [])),
-        k=_k(values.get("k", 10)),
+        k=_k(values.get("k", DEFAULT_K)),
         filter=_filter(values.get("filter", {})),
         exclude_seen=_boolean(values.get("exclude_seen", True), "exclude_seen"),
         diversity=_fraction(values.get("diversity", 0.0), "diversity"),
@@ -112,7 +112,7 @@ def parse_similar(values: Mapping[str, Any], *, image: bytes | None = None) -> S
     return SimilarQuery(
         image=image,
         item_id=check_id(values["item_id"], "item_id") if "item_id" in values else None,
-        k=_k(values.get("k", 10)),
+        k=_k(values.get("k", DEFAULT_K)),
         filter=_filter(values.get("filter", {})),
         per_group=_per_group(values),
         distinct=_boolean(values.get("distinct", False), "distinct"),

@@ -20,19 +20,25 @@ Work = Callable[[LoadedRelease, Sequence[Asked]], Sequence[Answer]]
 class Answering:
     """The way of every query: a release is chosen, and the batcher has it answer.
 
-    seconds: until which an answer must be there; gone, waited: as in `MicroBatcher.submit`, and what it raises."""
+    deadline: seconds within which an answer must be there; gone, waited: as in `MicroBatcher.submit`, which says what
+    is raised."""
 
     def __init__(self, rollout: Rollout, batcher: MicroBatcher) -> None:
         self.batcher = batcher
         self._rollout = rollout
 
     async def recommend(
-        self, query: Query, *, seconds: float, gone: Gone = None, waited: Callable[[float], None] = lambda seconds: None
+        self,
+        query: Query,
+        *,
+        deadline: float,
+        gone: Gone = None,
+        waited: Callable[[float], None] = lambda seconds: None,
     ) -> Recommendation:
         """Items for a user, a photo, or both."""
         if (request := context.current()) is not None:
             request.user_id = query.user_id
-        how = {"seconds": seconds, "gone": gone, "waited": waited}
+        how = {"deadline": deadline, "gone": gone, "waited": waited}
         release = self._rollout.choose(query.user_id)
         try:
             answer = await self._submit(release, release.recommend, query, **how)
@@ -49,15 +55,15 @@ class Answering:
         self._rollout.answered(release)
         return answer
 
-    async def similar(self, query: SimilarQuery, *, seconds: float, gone: Gone = None) -> Recommendation:
+    async def similar(self, query: SimilarQuery, *, deadline: float, gone: Gone = None) -> Recommendation:
         """Items that look like a photo or an item."""
         release = self._rollout.production
-        return await self._submit(release, release.similar, query, seconds=seconds, gone=gone)
+        return await self._submit(release, release.similar, query, deadline=deadline, gone=gone)
 
-    async def embed(self, query: Query, *, seconds: float, gone: Gone = None) -> Embedding:
+    async def embed(self, query: Query, *, deadline: float, gone: Gone = None) -> Embedding:
         """The vector of a photo."""
         release = self._rollout.production
-        return await self._submit(release, release.embed, query, seconds=seconds, gone=gone)
+        return await self._submit(release, release.embed, query, deadline=deadline, gone=gone)
 
     async def _submit(
         self, release: LoadedRelease, work: Callable[[Sequence[Asked]], Sequence[Answer]], query: Asked, **how: Any

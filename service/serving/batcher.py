@@ -75,7 +75,7 @@ class MicroBatcher:
         work: Callable[[Sequence[Asked]], Sequence[Answer]],
         asked: Asked,
         *,
-        seconds: float,
+        deadline: float,
         gone: Callable[[], Awaitable[Any]] | None = None,
         waited: Callable[[float], None] = lambda seconds: None,
     ) -> Answer:
@@ -85,7 +85,7 @@ class MicroBatcher:
         again on each request alone where the batch raises, so that an error reaches only who caused it.
         gone: ends when the caller has gone. A request that is cancelled, or whose caller goes, before a lane took it
         is dropped. waited: told, in the lane, for how many seconds the request waited.
-        Raises Overloaded where too many wait, DeadlineMissed where no answer came within `seconds`,
+        Raises Overloaded where too many wait, DeadlineMissed where no answer came within `deadline` seconds,
         CallerGone, and what `work` raises."""
         loop = asyncio.get_running_loop()
         request = _Waiting(work, asked, loop.create_future(), time.monotonic(), waited, context.current())
@@ -99,8 +99,8 @@ class MicroBatcher:
         watch = asyncio.ensure_future(gone()) if gone is not None and behind else None
         if watch is not None:
             watch.add_done_callback(lambda _: request.answer.cancel())
-        late = DeadlineMissed(f"no answer within {seconds:g} s: the service is busy; send it again later")
-        deadline = loop.call_later(seconds, _settle, request.answer, None, late)
+        late = DeadlineMissed(f"no answer within {deadline:g} s: the service is busy; send it again later")
+        timer = loop.call_later(deadline, _settle, request.answer, None, late)
         try:
             answer: Answer = await request.answer
             return answer
@@ -109,7 +109,7 @@ class MicroBatcher:
                 raise CallerGone("the caller has gone") from None
             raise
         finally:
-            deadline.cancel()
+            timer.cancel()
             if watch is not None:
                 watch.cancel()
 

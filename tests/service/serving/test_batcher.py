@@ -42,7 +42,7 @@ def batcher() -> Iterator[MicroBatcher]:
 
 async def held(batcher: MicroBatcher, slow: Slow) -> "asyncio.Task[int]":
     """A request that the lane has taken, so that the next ones wait."""
-    first = asyncio.create_task(batcher.submit(slow, 0, seconds=10))
+    first = asyncio.create_task(batcher.submit(slow, 0, deadline=10))
     while not slow.batches:
         await asyncio.sleep(0.001)
     return first
@@ -65,7 +65,7 @@ def test_one_request_alone_is_answered_at_once(slow: Slow, monkeypatch: pytest.M
     monkeypatch.setattr(time, "sleep", lambda seconds: over.wait(60))
     slow.go.set()
     try:
-        assert asyncio.run(batcher.submit(slow, 21, seconds=10)) == 42
+        assert asyncio.run(batcher.submit(slow, 21, deadline=10)) == 42
     finally:
         over.set()
         batcher.close()
@@ -77,7 +77,7 @@ def test_what_waits_is_answered_together(batcher: MicroBatcher, slow: Slow) -> N
 
     async def ask() -> list[int]:
         first = await held(batcher, slow)
-        others = [asyncio.create_task(batcher.submit(slow, number, seconds=10)) for number in range(1, 7)]
+        others = [asyncio.create_task(batcher.submit(slow, number, deadline=10)) for number in range(1, 7)]
         await asyncio.sleep(0.01)
         slow.go.set()
         return await asyncio.gather(first, *others)
@@ -91,7 +91,7 @@ def test_an_error_reaches_only_who_caused_it(batcher: MicroBatcher, slow: Slow) 
 
     async def ask() -> list[object]:
         first = await held(batcher, slow)
-        others = [asyncio.create_task(batcher.submit(slow, number, seconds=10)) for number in (1, 13, 3)]
+        others = [asyncio.create_task(batcher.submit(slow, number, deadline=10)) for number in (1, 13, 3)]
         await asyncio.sleep(0.01)
         slow.go.set()
         return await asyncio.gather(first, *others, return_exceptions=True)
@@ -107,9 +107,9 @@ def test_no_more_wait_than_may(batcher: MicroBatcher, slow: Slow) -> None:
 
     async def ask() -> list[int]:
         first = await held(batcher, slow)
-        others = [asyncio.create_task(batcher.submit(slow, number, seconds=10)) for number in range(8)]
+        others = [asyncio.create_task(batcher.submit(slow, number, deadline=10)) for number in range(8)]
         await asyncio.sleep(0.01)
-        beyond = batcher.submit(slow, 9, seconds=10)
+        beyond = batcher.submit(slow, 9, deadline=10)
         with pytest.raises(Overloaded, match="8 requests are waiting"):
             beyond.send(None)
         slow.go.set()
@@ -124,8 +124,8 @@ def test_a_deadline_is_kept_while_the_lane_is_busy(batcher: MicroBatcher, slow: 
 
     async def ask() -> None:
         first = await held(batcher, slow)
-        late = asyncio.create_task(batcher.submit(slow, 5, seconds=0.05))
-        patient = asyncio.create_task(batcher.submit(slow, 7, seconds=10))
+        late = asyncio.create_task(batcher.submit(slow, 5, deadline=0.05))
+        patient = asyncio.create_task(batcher.submit(slow, 7, deadline=10))
         with pytest.raises(DeadlineMissed, match=r"0\.05 s"):
             await late
         assert not first.done()
@@ -145,13 +145,13 @@ def test_a_request_that_is_cancelled_is_dropped(batcher: MicroBatcher, slow: Slo
 
     async def ask() -> None:
         first = await held(batcher, slow)
-        cancelled = asyncio.create_task(batcher.submit(slow, 1, seconds=10))
-        left = asyncio.create_task(batcher.submit(slow, 2, seconds=10, gone=gone))
+        cancelled = asyncio.create_task(batcher.submit(slow, 1, deadline=10))
+        left = asyncio.create_task(batcher.submit(slow, 2, deadline=10, gone=gone))
         await asyncio.sleep(0.05)
         cancelled.cancel()
         with pytest.raises(CallerGone):
             await left
-        last = asyncio.create_task(batcher.submit(slow, 3, seconds=10))
+        last = asyncio.create_task(batcher.submit(slow, 3, deadline=10))
         slow.go.set()
         assert await asyncio.gather(first, last) == [0, 6]
 
@@ -165,7 +165,7 @@ def test_who_still_waits_at_the_end_is_told(slow: Slow) -> None:
 
     async def ask() -> list[object]:
         first = await held(batcher, slow)
-        second = asyncio.create_task(batcher.submit(slow, 1, seconds=10))
+        second = asyncio.create_task(batcher.submit(slow, 1, deadline=10))
         await asyncio.sleep(0.01)
         closing = asyncio.create_task(asyncio.to_thread(batcher.close))
         await asyncio.sleep(0.05)
