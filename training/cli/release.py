@@ -251,7 +251,7 @@ def serve(
     release: Annotated[Path, typer.Argument(help="Folder of one release, or a file beside it with its number")],
     host: Annotated[str, typer.Option(help="Address to bind")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="HTTP port")] = 3000,
-    grpc_port: Annotated[int, typer.Option(min=0, help="gRPC port; 0: none")] = 3001,
+    grpc_port: Annotated[int, typer.Option(min=0, envvar="VITRINE_GRPC_PORT", help="gRPC port; 0: none")] = 3001,
     metrics_port: Annotated[
         int, typer.Option(min=0, envvar="VITRINE_METRICS_PORT", help="Port of /metrics, for Prometheus; 0: none")
     ] = 3002,

@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+import typer.main
 
 from tests.processes import HOME, free_port
 from training.__main__ import INTERRUPTED
+from training.cli.main import app
 
 VERBS = (
     "demo-data", "check", "tune", "train", "evaluate", "segments", "recommend", "score", "serve", "lint-repository",
@@ -234,3 +236,14 @@ def test_text_of_users_is_never_markup(tmp_path: Path) -> None:
     said = vitrine("check", tmp_path, code=1)
     assert "[bold]x[/] (category)" in said.stdout
     assert "unknown event '[/stare]'" in said.stdout
+
+
+@pytest.mark.parametrize(("arguments", "port"), [([], 4001), (["--grpc-port", "5001"], 5001)])
+def test_serve_takes_ports_from_the_environment(
+    arguments: list[str], port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its own options do not say otherwise."""
+    monkeypatch.setenv("VITRINE_GRPC_PORT", "4001")
+    group = typer.main.get_command(app)
+    context = group.commands["serve"].make_context("serve", ["releases/1", *arguments])  # type: ignore[attr-defined]
+    assert context.params["grpc_port"] == port
