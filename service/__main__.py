@@ -29,7 +29,7 @@ def main() -> NoReturn:
     try:
         from service import app
 
-        app.service.start(asked.host)
+        app.vitrine.start(asked.host)
     except VitrineError as error:
         sys.exit(f"this cannot be served: {error}")
     server = uvicorn.Server(
@@ -40,12 +40,12 @@ def main() -> NoReturn:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_keep_alive=app.service.settings.keep_alive,
-            ssl_certfile=app.service.settings.tls_certificate,
-            ssl_keyfile=app.service.settings.tls_key,
+            timeout_keep_alive=app.vitrine.settings.keep_alive,
+            ssl_certfile=app.vitrine.settings.tls_certificate,
+            ssl_keyfile=app.vitrine.settings.tls_key,
         ),
     )
-    app.service.say_where(asked.host, asked.port)
+    app.vitrine.say_where(asked.host, asked.port)
     server.run()
     sys.exit(0 if server.started else 1)
 

@@ -145,11 +145,11 @@ def _tls(settings: Settings) -> dict[str, Any]:
     return {"enabled": True, "certfile": str(settings.tls_certificate), "keyfile": str(settings.tls_key)}
 
 
-service = Service(Settings.read())
+vitrine = Service(Settings.read())
 ENDPOINTS = (
-    Endpoint("/recommend", RecommendBody, service.recommend),
-    Endpoint("/similar", SimilarBody, service.similar),
-    Endpoint("/embed", EmbedBody, service.embed),
+    Endpoint("/recommend", RecommendBody, vitrine.recommend),
+    Endpoint("/similar", SimilarBody, vitrine.similar),
+    Endpoint("/embed", EmbedBody, vitrine.embed),
 )
 
 
@@ -158,91 +158,91 @@ ENDPOINTS = (
     workers=1,
     # The batcher has the deadline, from when the body is there. BentoML's begins before, and keeps a timer for each
     # request this long: `asgi` leaves it out, under `bentoml serve` it bounds how slowly a body may come.
-    traffic={"timeout": service.settings.deadline + 60},
+    traffic={"timeout": vitrine.settings.deadline + 60},
     tracing={"excluded_urls": ".*"},  # BentoML records spans that nobody reads, a third of its time
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},  # BentoML labels its metrics with raw URLs; ours have a port of their own
-    ssl=_tls(service.settings),
+    ssl=_tls(vitrine.settings),
 )
 class Vitrine:
     """Visual recommendation: a photo, a user, or both -> items of the catalogue, ranked, with reasons."""
 
     def __init__(self) -> None:
         try:
-            service.start()
+            vitrine.start()
         except VitrineError as error:
             end(error)
 
     async def __is_ready__(self) -> bool:
-        return service.is_ready()
+        return vitrine.is_ready()
 
     @bentoml.on_startup
     async def listen(self) -> None:
         """Open the other ports, or end."""
         try:
-            await service.listen()
+            await vitrine.listen()
         except (VitrineError, OSError) as error:
             end(error)
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
         """Finish what is under way."""
-        await service.runtime.close()
+        await vitrine.runtime.close()
 
     @bentoml.api(route="/recommend", input_spec=RecommendBody, output_spec=RecommendationOut)
     async def recommend(self, query: Query, **documented: Any) -> Recommendation:
         """Items for a user, a photo, or both; each with the terms of its score and the reasons."""
-        return await service.recommend(query, None)
+        return await vitrine.recommend(query, None)
 
     @bentoml.api(route="/similar", input_spec=SimilarBody, output_spec=RecommendationOut)
     async def similar(self, query: SimilarQuery, **documented: Any) -> Recommendation:
         """Items that look like a photo, or like an item."""
-        return await service.similar(query, None)
+        return await vitrine.similar(query, None)
 
     @bentoml.api(route="/embed", input_spec=EmbedBody, output_spec=EmbeddingOut)
     async def embed(self, query: Query, **documented: Any) -> Embedding:
         """The unit vector of a photo."""
-        return await service.embed(query, None)
+        return await vitrine.embed(query, None)
 
 
 _bento: Any = Vitrine  # the decorator made a bentoml.Service of the class
 _bento.add_asgi_middleware(RequestContextLayer, rest=PREFIX)
-if service.settings.cors_origins:
+if vitrine.settings.cors_origins:
     _bento.add_asgi_middleware(
         CORSMiddleware,
-        allow_origins=service.settings.cors_origins,
+        allow_origins=vitrine.settings.cors_origins,
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
         max_age=600,
     )
 _bento.add_asgi_middleware(ProblemLayer, refusals=(REFUSAL,))
-_bento.add_asgi_middleware(DrainLayer, drain=service.drain)
-_bento.add_asgi_middleware(KeyLayer, keys=service.keys, refusals=(REFUSAL,))
+_bento.add_asgi_middleware(DrainLayer, drain=vitrine.drain)
+_bento.add_asgi_middleware(KeyLayer, keys=vitrine.keys, refusals=(REFUSAL,))
 _bento.add_asgi_middleware(
     RequestBodyLayer,
-    uploads=service.uploads,
-    max_body_bytes=service.settings.max_body_bytes,
-    pace=Pace(service.settings.body_stall),
-    answered=service.refused,
+    uploads=vitrine.uploads,
+    max_body_bytes=vitrine.settings.max_body_bytes,
+    pace=Pace(vitrine.settings.body_stall),
+    answered=vitrine.refused,
     refusals=(REFUSAL,),
     free=(PREFIX, "/static_content", "/", *OPEN_PATHS),
 )
 _bento.add_asgi_middleware(
     EndpointLayer,
     endpoints=ENDPOINTS,
-    answered=lambda path, status: service.runtime.recorder.answered(path, status),
+    answered=lambda path, status: vitrine.runtime.recorder.answered(path, status),
 )
 _admin_routes = admin.routes(
-    lambda number: service.runtime.rollout.switch(number), service.recommender, key=service.settings.admin_key
+    lambda number: vitrine.runtime.rollout.switch(number), vitrine.recommender, key=vitrine.settings.admin_key
 )
-_inference_routes = routes(lambda: service.runtime.inference, ready=service.is_ready, seconds=service.settings.deadline)
+_inference_routes = routes(lambda: vitrine.runtime.inference, ready=vitrine.is_ready, seconds=vitrine.settings.deadline)
 _bento.mount_asgi_app(
     create_app(
-        service.recommender,
+        vitrine.recommender,
         lambda: _bento.openapi_spec.asdict(),
-        lambda: service.runtime.rollout.describe_candidate(),
+        lambda: vitrine.runtime.rollout.describe_candidate(),
         also=[*_admin_routes, *_inference_routes],
-        keys=bool(service.keys),
+        keys=bool(vitrine.keys),
     ),
     path="/",
 )

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,14 +12,13 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """A place beside `path` to write a file or a folder to. It becomes `path` when the block ends, in one step; where
     the block raises, it is removed, and what was at `path` stays."""
-    aside = path.with_name(f".part.{path.name}")  # its suffix stays: some writers go by it
-    _remove(aside)  # of one that was killed
+    # in a folder of its own, since pods that start together may write the same file; some writers go by its suffix
+    folder = Path(tempfile.mkdtemp(prefix=".part.", dir=path.parent))
     try:
-        yield aside
-        aside.replace(path)
-    except BaseException:
-        _remove(aside)
-        raise
+        yield folder / path.name
+        (folder / path.name).replace(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -31,10 +31,3 @@ def digest(path: Path) -> str:
     """sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

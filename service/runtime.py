@@ -1,6 +1,5 @@
 """What the routes answer from, once the service has started."""
 
-import logging
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -29,8 +28,6 @@ from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.observability.tracing import Tracing
-
-logger = logging.getLogger("vitrine")
 
 
 class Runtime:

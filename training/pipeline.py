@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse
 import torch
 
 from service.encoder.engines import OnnxRuntime
@@ -36,33 +37,32 @@ from training.triton import repository
 if TYPE_CHECKING:  # MLflow takes longer to import than most commands to run
     from training.promotion.registry import Registry
 
+FEWEST_PICTURES = 2  # that an encoder can learn to tell apart
+
 
 def train(options: Options, registry: "Registry | None" = None) -> Path | None:
     """Run the stages; returns the path of the release, or None where `only` stopped before packaging.
 
     registry: gives the release its number and keeps it; None: its folder's name is all that numbers it."""
-    workshop = StageCache(options.releases / ".stages")
+    cache = StageCache(options.releases / ".stages")
     rank, _ = distributed.join()
     if rank > 0:  # the other processes of torchrun take part in the encoder's training alone
         distributed.wait_for_all()  # until the first one has decoded the pictures
         if options.only in (None, "encoder"):
-            _Run(options, workshop).train_along()
+            _Run(options, cache).train_along()
         return None
-    with workshop.locked():
-        run = _Run(options, workshop, registry)
+    with cache.locked():
+        run = _Run(options, cache, registry)
         distributed.wait_for_all()
         return run.all()
-
-
-FEWEST_PICTURES = 2  # that an encoder can learn to tell apart
 
 
 class _Run:
     """One run over one catalogue; each method is a stage, and asks for those before it."""
 
-    def __init__(self, options: Options, workshop: StageCache, registry: "Registry | None" = None) -> None:
+    def __init__(self, options: Options, cache: StageCache, registry: "Registry | None" = None) -> None:
         self.began = datetime.now(UTC)
-        self.options, self.workshop, self.registry = options, workshop, registry
+        self.options, self.cache, self.registry = options, cache, registry
         self._made: dict[str, Product] = {}
         catalogue = read(options.catalogue)
         catalogue.require_usable(options.max_unusable)
@@ -75,10 +75,9 @@ class _Run:
         self.catalogue = self._decode(catalogue) if len(catalogue.pictured()) else catalogue
         self.catalogue.require_usable(options.max_unusable)
         if len(self.catalogue.pictured()) < FEWEST_PICTURES and self.catalogue.interactions is None:
-            raise CatalogueError(
-                f"the catalogue has {len(self.catalogue.pictured())} usable pictures and no interactions: there is "
-                f"nothing to learn from; {FEWEST_PICTURES} pictures, or a log, are needed"
-            )
+            found = f"{len(self.catalogue.pictured())} usable pictures and no interactions"
+            needed = f"{FEWEST_PICTURES} pictures, or a log, are needed"
+            raise CatalogueError(f"the catalogue has {found}: there is nothing to learn from; {needed}")
         say_what_was_read(self.catalogue)
         self.split = self._split()
 
@@ -110,13 +109,13 @@ class _Run:
             return self._made[stage]
         only, code = self.options.only, CODE[stage]
         if only is not None and stage in STAGES and stage != only:
-            product = self.workshop.find(stage, inputs, code=code)
+            product = self.cache.find(stage, inputs, code=code)
             if product is None:
                 raise CatalogueError(
                     f"--only {only} needs stage {stage}, whose inputs changed or which never ran: run --only {stage}"
                 )
         else:
-            product = self.workshop.make(stage, inputs, build, code=code, resumable=resumable)
+            product = self.cache.make(stage, inputs, build, code=code, resumable=resumable)
         self._made[stage] = product
         return product
 
@@ -150,10 +149,9 @@ class _Run:
     def train_along(self) -> None:
         """The part of a process that is not the first: what is trained is written by that one."""
         inputs, code = self._encoder_inputs(), CODE["encoder"]
-        if self.pictures is not None and self.workshop.find("encoder", inputs, code=code) is None:
-            trainer.train(
-                self._examples(), self.options.encoder, self.workshop.unfinished("encoder", inputs, code=code)
-            )
+        if self.pictures is not None and self.cache.find("encoder", inputs, code=code) is None:
+            unfinished = self.cache.unfinished("encoder", inputs, code=code)
+            trainer.train(self._examples(), self.options.encoder, unfinished)
 
     def _encoder_inputs(self) -> dict[str, Any]:
         options = self.options
@@ -162,22 +160,29 @@ class _Run:
             path = Path(options.encoder.weights)
             parameters["weights"] = digest(path) if path.is_file() else options.encoder.weights
         cut = None if self.split is None else (self.split.cutoff, self.split.protocol)
-        return {"pictures": self.pictures_key, "split": options.split_column, "cut": cut, **parameters}
+        pairs = examples.digest_of(self._touched())
+        return {
+            "pictures": self.pictures_key,
+            "split": options.split_column,
+            "cut": cut,
+            "touched": pairs,
+            **parameters,
+        }
+
+    def _touched(self) -> scipy.sparse.csr_matrix | None:
+        """(users, items), True where a user touched an item in training, and did not dismiss it."""
+        if self.split is None:
+            return None
+        items = len(self.catalogue.items)
+        matrix, _ = fitting.confidence_matrix(self.split.train, items=items, parameters=self.options.ranker)
+        return matrix > 0
 
     def _examples(self) -> Examples:
         pixels, options = self.pictures, self.options
         assert pixels is not None
-        touched = None
-        if self.split is not None:
-            touched, _ = fitting.confidence_matrix(
-                self.split.train, items=len(self.catalogue.items), parameters=options.ranker
-            )
-        found = examples.make(
-            self.catalogue, pixels, touched, split_column=options.split_column, seed=options.encoder.seed
+        return examples.make(
+            self.catalogue, pixels, self._touched(), split_column=options.split_column, seed=options.encoder.seed
         )
-        columns = ", ".join(found.labels.columns) or "pictures alone"
-        say(f"encoder: learns from {columns}, {len(found.train)} pictures")
-        return found
 
     def export(self) -> Product:
         """weights -> encoder.onnx."""
@@ -289,7 +294,7 @@ class _Run:
         product = self._make("package", inputs, build, resumable=True)
         path = options.releases / product.facts["release"]
         if not path.exists():  # its release was deleted since
-            self.workshop.forget(product)
+            self.cache.forget(product)
             del self._made["package"]
             return self.package()
         return path

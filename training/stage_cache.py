@@ -32,7 +32,6 @@ CODE = {
 NEUTRAL = frozenset(
     (
         "service.errors",
-        "service.signing",
         "training.progress",
         "training.source_code",
         "training.sqlite",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,6 +19,7 @@ from service import context
 from service.errors import BadQuery, Busy
 from service.http.middleware.problems import problem_of
 from service.http.schemas import Body, to_json
+from service.recommender.recommendation import Recommendation
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class EndpointLayer:
         """Turn what is wrong with the query, or too much at the moment, into a problem; count every answer."""
         try:
             response = await self._answer(endpoint, request)
+        except ClientDisconnect:  # nobody waits for an answer
+            raise
         except Exception:
             self._answered(endpoint.path, HTTPStatus.INTERNAL_SERVER_ERROR)
             raise
@@ -65,6 +68,8 @@ class EndpointLayer:
             finally:
                 now.began = time.time_ns()  # how long a caller takes to send a body is no part of the answer
             answer = await endpoint.answer(query, request.receive)
+            if isinstance(answer, Recommendation):
+                now.tier = answer.tier
             return Response(to_json(answer), media_type="application/json")
         except (BadQuery, Busy) as error:
             return problem_of(error)

@@ -21,7 +21,7 @@ _NOTHING = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ResolvedQuery:
     """A query, the vector of its picture, who asks, as far as they are known, and the item that the picture shows."""
 
     query: Query
@@ -63,7 +63,7 @@ class CandidateSearch:
         self.release, self.sources = release, sources
         self._groups, self._same = release.items.groups(), release.items.same()
 
-    def candidates(self, asked: Asked) -> Candidates:
+    def candidates(self, asked: ResolvedQuery) -> Candidates:
         """Rows worth ranking: the picture's neighbours, the user's taste, and what is popular if they are few."""
         k, vector, user = asked.query.k, asked.vector, asked.user
         if asked.tier == COMPLEMENTS:  # which it takes no likeness or taste to find
@@ -150,7 +150,7 @@ class CandidateSearch:
             return None
         raise BadQuery(f"item {query.item_id!r} has no picture to compare", field="item_id")
 
-    def complements(self, asked: Asked, worth: Candidates) -> Candidates:
+    def complements(self, asked: ResolvedQuery, worth: Candidates) -> Candidates:
         """What goes with the item that is asked about or that the photo shows; where that was never touched with
         another, with what looks like it."""
         ranker, kinds = self.release.ranker, self.sources.kinds
@@ -184,7 +184,7 @@ class CandidateSearch:
         found = rows[0] >= 0
         return Near(rows[0][found], cosines[0][found])
 
-    def with_match(self, asked: Asked, found: Candidates) -> np.ndarray:
+    def with_match(self, asked: ResolvedQuery, found: Candidates) -> np.ndarray:
         """The candidates with the item that the picture shows, unless the filter forbids it. -> (n,) rows."""
         if asked.match is None or asked.tier == COMPLEMENTS:
             return found.rows

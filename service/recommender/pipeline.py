@@ -10,7 +10,7 @@ from service.encoder import preprocessing
 from service.encoder.decoding import Box
 from service.encoder.selection import Candidate, Encoder, available_cpus
 from service.errors import BadQuery
-from service.recommender.candidates import VOTERS, Asked, Candidates, CandidateSearch, Near
+from service.recommender.candidates import VOTERS, Candidates, CandidateSearch, Near, ResolvedQuery
 from service.recommender.photo import Observe, Photo, PhotoReader, timed
 from service.recommender.query import COMPLEMENTS, SIMILAR, Query, SimilarQuery
 from service.recommender.recommendation import Item, Recommendation
@@ -119,11 +119,11 @@ class Recommender:
         For a user who is not known the factor scores are NaN, and the final ones are those of tier `popular`."""
         return self.scorer.score(self.users.know(Query(user_id=user_id)), rows)
 
-    def _asked(self, query: Query, photo: Photo | None) -> Asked:
+    def _asked(self, query: Query, photo: Photo | None) -> ResolvedQuery:
         vector = self._search.vector_of_item(query) if photo is None else photo.vector
-        return Asked(query, vector, self.users.know(query))
+        return ResolvedQuery(query, vector, self.users.know(query))
 
-    def _settle(self, asked: Asked, found: Candidates, photo: Photo | None) -> tuple[Asked, Candidates]:
+    def _settle(self, asked: ResolvedQuery, found: Candidates, photo: Photo | None) -> tuple[ResolvedQuery, Candidates]:
         """What is asked once the photo was looked at: whether it shows an item, or nothing of this catalogue."""
         if photo is not None and found.near is not None:
             asked = replace(asked, match=self.photos.match(photo))
@@ -133,7 +133,9 @@ class Recommender:
                 return asked, replace(self._search.candidates(asked), near=found.near)
         return asked, self._search.complements(asked, found) if asked.tier == COMPLEMENTS else found
 
-    def _answer(self, asked: Asked, photo: Photo | None, items: list[Item], near: Near | None) -> Recommendation:
+    def _answer(
+        self, asked: ResolvedQuery, photo: Photo | None, items: list[Item], near: Near | None
+    ) -> Recommendation:
         described = None
         if photo is not None and near is not None and self.release.manifest.index is not None:
             known = asked.match is not None or self._search.in_catalogue(near)

@@ -226,7 +226,7 @@ def resolve(path: Path) -> Path:
 
 
 def point(pointer: Path, text: str) -> None:
-    """Have a pointer file, which `resolve` reads, say this from one moment to the next."""
+    """Write a pointer file, which `resolve` reads, whole or not at all."""
     write_text(pointer, text)
 
 

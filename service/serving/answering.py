@@ -14,7 +14,6 @@ from service.serving.rollout import Rollout
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 Gone = Callable[[], Awaitable[Any]] | None
-Work = Callable[[LoadedRelease, Sequence[Asked]], Sequence[Answer]]
 
 
 class Answering:
@@ -38,39 +37,42 @@ class Answering:
         """Items for a user, a photo, or both."""
         if (request := context.current()) is not None:
             request.user_id = query.user_id
-        how = {"deadline": deadline, "gone": gone, "waited": waited}
-        release = self._rollout.choose(query.user_id)
+        choice = self._rollout.choose(query.user_id)
         try:
-            answer = await self._submit(release, release.recommend, query, **how)
+            answer = await self._submit(choice.release, choice.release.recommend, query, deadline, gone, waited)
         except Busy:  # no fault of the release
             raise
         except Exception as error:
-            production = self._rollout.production
-            if release is production:
+            if choice.canary is None:
                 raise
             # who asks what cannot be answered fails here too, and then the fault is not the canary's
-            answer = await self._submit(production, production.recommend, query, **how)
-            self._rollout.failed(error)
+            production = choice.production
+            answer = await self._submit(production, production.recommend, query, deadline, gone, waited)
+            choice.canary.failed(error)
             return answer
-        self._rollout.answered(release)
+        if choice.canary is not None:
+            choice.canary.answered()
         return answer
 
     async def similar(self, query: SimilarQuery, *, deadline: float, gone: Gone = None) -> Recommendation:
         """Items that look like a photo or an item."""
         release = self._rollout.production
-        return await self._submit(release, release.similar, query, deadline=deadline, gone=gone)
+        return await self._submit(release, release.similar, query, deadline, gone)
 
     async def embed(self, query: Query, *, deadline: float, gone: Gone = None) -> Embedding:
         """The vector of a photo."""
         release = self._rollout.production
-        return await self._submit(release, release.embed, query, deadline=deadline, gone=gone)
+        return await self._submit(release, release.embed, query, deadline, gone)
 
     async def _submit(
-        self, release: LoadedRelease, work: Callable[[Sequence[Asked]], Sequence[Answer]], query: Asked, **how: Any
+        self,
+        release: LoadedRelease,
+        work: Callable[[Sequence[Asked]], Sequence[Answer]],
+        query: Asked,
+        deadline: float,
+        gone: Gone,
+        waited: Callable[[float], None] = lambda seconds: None,
     ) -> Answer:
         if (request := context.current()) is not None:
             request.release = release.number
-        answer = await self.batcher.submit(work, query, **how)
-        if request is not None:
-            request.tier = getattr(answer, "tier", "")
-        return answer
+        return await self.batcher.submit(work, query, deadline=deadline, gone=gone, waited=waited)

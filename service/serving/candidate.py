@@ -16,7 +16,7 @@ from service.recommender.release import resolve
 from service.serving.guardrails import Bounds, Guardrails
 from service.serving.loaded_release import LoadedRelease
 
-SHADOW, CANARY = MODES = ("shadow", "canary")
+SHADOW = "shadow"  # the mode of a plan; any other is a canary's
 LOADING, RUNNING, STOPPED = "loading", "running", "stopped"
 
 logger = logging.getLogger("vitrine")

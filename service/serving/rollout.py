@@ -1,6 +1,7 @@
 """Which release answers whom: production, and what is tried beside it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,15 @@ from service.serving.loaded_release import LoadedRelease
 from service.serving.shadow import Shadow
 
 OpenRelease = Callable[[Path, Listener | None], LoadedRelease]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The release that answers, and production as it was then. canary: what the release belongs to, if to one."""
+
+    release: LoadedRelease
+    production: LoadedRelease
+    canary: Canary | None = None
 
 
 class Rollout:
@@ -56,20 +66,11 @@ class Rollout:
         """Have the release of this number be production. Raises as `HotSwap.switch`."""
         return self._hot_swap.switch(number)
 
-    def choose(self, user_id: str | None) -> LoadedRelease:
-        """The release that answers this user; None is nobody in particular."""
-        canary = None if self._canary is None else self._canary.release_for(user_id)
-        return canary or self.production
-
-    def answered(self, release: LoadedRelease) -> None:
-        """This release answered."""
-        if self._canary is not None and release.number == self._canary.number:
-            self._canary.answered()
-
-    def failed(self, error: Exception) -> None:
-        """The canary failed, and production answered in its place."""
-        assert self._canary is not None, "only a canary's failure is answered by another release"
-        self._canary.failed(error)
+    def choose(self, user_id: str | None) -> Choice:
+        """The release that answers this user. user_id: None for an anonymous request, which production answers."""
+        production = self.production
+        release = None if self._canary is None else self._canary.release_for(user_id)
+        return Choice(production, production) if release is None else Choice(release, production, self._canary)
 
     def describe_candidate(self) -> dict[str, Any] | None:
         """For GET /release; None where nothing is tried."""

@@ -30,15 +30,15 @@ def gate(
     as_json: AsJson = False,
 ) -> None:
     """Compare a release with what is in production, on what was held out. Exit code 1 where it must not take over."""
-    from training.promotion.policy import judge
+    from training.promotion.policy import run_gate
 
-    judged = judge(open_registry(releases), number, question(releases, catalogue, thresholds), again=True)
-    report = judged.report
+    result = run_gate(open_registry(releases), number, gate_options(releases, catalogue, thresholds), again=True)
+    report = result.report
     if as_json:
-        print(json.dumps({**asdict(report), "passed": report.passed, "loosened": judged.loosened}, indent=1))
+        print(json.dumps({**asdict(report), "passed": report.passed, "loosened": result.loosened}, indent=1))
     else:
-        print_gate(report, judged.loosened)
-        print(judged.files[1])
+        print_gate(report, result.loosened)
+        print(result.files[1])
     raise typer.Exit(0 if report.passed else 1)
 
 
@@ -138,7 +138,7 @@ def _metrics_of(url: str, port: int) -> str:
     return f"http://[{host}]:{port}/metrics" if ":" in host else f"http://{host}:{port}/metrics"
 
 
-def question(releases: Path, catalogue: Path | None = None, thresholds: Path | None = None) -> Any:
+def gate_options(releases: Path, catalogue: Path | None = None, thresholds: Path | None = None) -> Any:
     """What the gate is asked, with the keys that the settings name."""
     from training.promotion.policy import GateOptions
 

@@ -15,11 +15,10 @@ from training.cli.compare import (
     Catalogue,
     Number,
     ThresholdsFile,
+    gate_options,
     print_gate,
-    question,
 )
 from training.cli.console import AsJson, Releases, app, open_registry, out, red
-from training.promotion.overlays import Image
 
 Overlay = Annotated[
     Path | None,
@@ -77,7 +76,7 @@ def promote(
     from training.promotion.policy import GateRefused, PromotionRequest
     from training.promotion.policy import promote as carry_out
 
-    wish = PromotionRequest(
+    request = PromotionRequest(
         number,
         to,
         reason,
@@ -86,14 +85,14 @@ def promote(
         proposed=propose,
         agreed=as_proposed,
         shadow_report=shadow_report,
-        image=None if image is None else Image.parse(image),
+        image=image,
     )
     try:
         move = carry_out(
-            open_registry(releases), wish, question(releases, catalogue, thresholds), Followers(overlay, current)
+            open_registry(releases), request, gate_options(releases, catalogue, thresholds), Followers(overlay, current)
         )
     except GateRefused as refusal:
-        print_gate(refusal.judged.report, refusal.judged.loosened)
+        print_gate(refusal.result.report, refusal.result.loosened)
         raise
     if move is None:
         print(overlay)
@@ -121,11 +120,11 @@ def rollback(
     move = roll_back(
         open_registry(releases),
         of,
-        question(releases),
+        gate_options(releases),
         Followers(overlay, current),
         reason=reason,
         who=who,
-        image=None if image is None else Image.parse(image),
+        image=image,
     )
     _say_moved(move, as_json)
 

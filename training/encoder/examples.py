@@ -1,5 +1,7 @@
 """Which pictures the encoder learns from, which it is validated on, and what says that two are alike."""
 
+import hashlib
+
 import numpy as np
 import scipy.sparse
 
@@ -9,6 +11,7 @@ from training.data.pictures import Pictures
 from training.data.split import HELD_OUT_SPLITS
 from training.encoder import batches
 from training.encoder.batches import Examples
+from training.progress import say
 
 VALIDATION = ("validation", "val")
 VALIDATED = 0.1  # of the pictures, where no column says which
@@ -22,7 +25,7 @@ def make(
     split_column: str | None,
     seed: int,
 ) -> Examples:
-    """touched: (users, items), not 0 where a user touched an item in training; None without interactions.
+    """touched: (users, items) bool, where a user touched an item in training; None without interactions.
 
     Raises CatalogueError where the split column is not there, or says nothing."""
     excluded = {split_column} if split_column else set()
@@ -30,10 +33,16 @@ def make(
     train, validation = _split(catalogue, pictures.rows, split_column, seed)
     alike = None
     if touched is not None:
-        alike = batches.keep(batches.co_touched(touched > 0, pictures.rows), train)
+        alike = batches.keep(batches.co_touched(touched, pictures.rows), train)
     elif not labels.columns:  # nothing says what is alike: learn that two views of one picture are
         alike = np.full((len(pictures.rows), 1), -1)
+    say(f"encoder: learns from {', '.join(labels.columns) or 'pictures alone'}, {len(train)} pictures")
     return Examples(pictures, labels, train, validation, alike)
+
+
+def digest_of(touched: scipy.sparse.csr_matrix | None) -> str:
+    """sha256 of which pairs there are; empty without interactions."""
+    return "" if touched is None else hashlib.sha256(touched.indptr.tobytes() + touched.indices.tobytes()).hexdigest()
 
 
 def hold_out(things: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -8,13 +8,13 @@ import pandas as pd
 from training import measures
 from training.data.catalogue import Catalogue
 from training.data.split import HeldOut
-from training.evaluation.evaluated_release import Asked
+from training.evaluation.evaluated_release import EvaluatedRelease
 
 GROUPS = 8  # of a users column, at most
 GROUP_USERS = 20  # at least, for a figure
 
 
-def beyond_accuracy(asked: Asked, ranked: np.ndarray, held: HeldOut) -> dict[str, float]:
+def beyond_accuracy(asked: EvaluatedRelease, ranked: np.ndarray, held: HeldOut) -> dict[str, float]:
     """What the first ten answers are like together. coverage: share of candidates that anyone is shown; novelty:
     mean information of an item's popularity, in bits (Zhou et al., 2010); diversity: mean of 1 - cosine between
     items of a list; gini: how unevenly candidates are shown. ranked: (users, DEPTH) rows, -1 where there are fewer."""

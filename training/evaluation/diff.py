@@ -105,8 +105,8 @@ def compare(first: Path, second: Path, page: Path, *, user_key: str, catalogue: 
 
 def _figures(recommenders: list[Recommender], catalogue: Catalogue) -> list[Figure]:
     """Both are asked what neither was taught, as the gate asks."""
-    exam = draw_questions(catalogue, last_cutoff(recommenders))
-    a, b = (exam.ask(recommender).each for recommender in recommenders)
+    questions = draw_questions(catalogue, last_cutoff(recommenders))
+    a, b = (questions.ask(recommender).each for recommender in recommenders)
     return [
         Figure(
             name, float(a[name].mean()), float(b[name].mean()), float((b[name] - a[name]).mean()),

@@ -12,7 +12,7 @@ from service.recommender.pipeline import Recommender
 from service.recommender.query import Query
 from training.data import split
 from training.data.catalogue import Catalogue
-from training.evaluation.evaluated_release import Asked
+from training.evaluation.evaluated_release import EvaluatedRelease
 from training.evaluation.photo_and_user import measure as measure_encounters
 from training.evaluation.ranking import measure_ranking
 from training.evaluation.report import Encounter, Evaluation, Example
@@ -49,7 +49,7 @@ def evaluate(
             test_from=data["cutoff"],
             seed=release.manifest.training["ranker"]["seed"],
         )
-        metrics["ranking"], recommendations = measure_ranking(Asked(recommender, catalogue, cut, negatives))
+        metrics["ranking"], recommendations = measure_ranking(EvaluatedRelease(recommender, catalogue, cut, negatives))
         if release.index is not None and release.index.shape[0] == len(catalogue.items):
             held = split.warm(cut, items=len(catalogue.items))
             met, encounters = measure_encounters(recommender, catalogue, held)

@@ -8,7 +8,7 @@ from training.data.split import Split
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EvaluatedRelease:
     """A release and what it is asked. negatives: how many others each relevant item is ranked among, beside the full
     ranking; None for the full ranking alone."""
 

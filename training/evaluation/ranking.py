@@ -14,7 +14,7 @@ from training.data.split import HeldOut
 from training.evaluation import baselines
 from training.evaluation.baselines import Scorer
 from training.evaluation.beyond_accuracy import beyond_accuracy, by_group
-from training.evaluation.evaluated_release import Asked
+from training.evaluation.evaluated_release import EvaluatedRelease
 from training.evaluation.report import Example
 from training.progress import track
 from training.ranker.fitting import RankerParameters, Trained, train
@@ -24,7 +24,7 @@ DEPTH = 20
 SHOWN = 6  # good cases, and as many bad ones
 
 
-def measure_ranking(asked: Asked) -> tuple[dict[str, Any], list[Example]]:
+def measure_ranking(asked: EvaluatedRelease) -> tuple[dict[str, Any], list[Example]]:
     """Warm items and users, cold ones apart, groups of users, and every baseline."""
     items = len(asked.catalogue.items)
     held = split.warm(asked.cut, items=items)
@@ -46,7 +46,7 @@ def measure_ranking(asked: Asked) -> tuple[dict[str, Any], list[Example]]:
     return metrics, examples
 
 
-def _warm(asked: Asked, held: HeldOut, without: Trained) -> tuple[dict[str, Any], list[Example]]:
+def _warm(asked: EvaluatedRelease, held: HeldOut, without: Trained) -> tuple[dict[str, Any], list[Example]]:
     recommender = asked.recommender
     answers = [
         recommender.recommend([Query(user_id=user, k=MAX_K)])[0] for user in track(held.users, "asking for users")
@@ -63,7 +63,7 @@ def _warm(asked: Asked, held: HeldOut, without: Trained) -> tuple[dict[str, Any]
     return metrics, _examples(recommender, held, answers, each["ndcg_at_10"])
 
 
-def _cold(asked: Asked, held: HeldOut, name: str, without: Trained) -> dict[str, Any]:
+def _cold(asked: EvaluatedRelease, held: HeldOut, name: str, without: Trained) -> dict[str, Any]:
     """The same measures over all candidates by their scores: cold items compete among themselves."""
     ours = release_scorer(asked.recommender, held, _every_row(asked))
     ranked, areas = baselines.judge(ours, held, k=DEPTH)
@@ -79,7 +79,7 @@ def _cold(asked: Asked, held: HeldOut, name: str, without: Trained) -> dict[str,
     return metrics | _share_of_best(asked, held, metrics["ndcg_at_10"])
 
 
-def _cold_users(asked: Asked) -> HeldOut:
+def _cold_users(asked: EvaluatedRelease) -> HeldOut:
     """Only users of whom a profile is known: of others nothing but popularity can be asked."""
     held = split.cold_users(asked.cut, items=len(asked.catalogue.items))
     users = asked.catalogue.users
@@ -87,7 +87,7 @@ def _cold_users(asked: Asked) -> HeldOut:
     return held.keep([at for at, user in enumerate(held.users) if user in known])
 
 
-def _rivals(asked: Asked, held: HeldOut, without: Trained) -> dict[str, Scorer]:
+def _rivals(asked: EvaluatedRelease, held: HeldOut, without: Trained) -> dict[str, Scorer]:
     items, release = len(asked.catalogue.items), asked.recommender.release
     rivals: dict[str, Scorer] = {
         "popularity": baselines.popularity(asked.cut, items=items),
@@ -103,7 +103,7 @@ def _rivals(asked: Asked, held: HeldOut, without: Trained) -> dict[str, Scorer]:
     return rivals
 
 
-def _without_features(asked: Asked) -> Trained:
+def _without_features(asked: EvaluatedRelease) -> Trained:
     """The factorization of the same interactions with the same parameters, told nothing of what items are."""
     stored = dict(asked.recommender.release.manifest.training["ranker"])
     known = {name: stored[name] for name in RankerParameters.__dataclass_fields__ if name in stored}
@@ -127,7 +127,7 @@ def release_scorer(recommender: Recommender, held: HeldOut, rows: np.ndarray, *,
     return scores
 
 
-def _every_row(asked: Asked) -> np.ndarray:
+def _every_row(asked: EvaluatedRelease) -> np.ndarray:
     return np.arange(len(asked.catalogue.items))
 
 
@@ -155,11 +155,11 @@ def list_measures(ranked: np.ndarray, held: HeldOut) -> dict[str, np.ndarray]:
     return measures.list_measures(hits, sizes, 10) | measures.list_measures(hits, sizes, 20)
 
 
-def _areas(asked: Asked, held: HeldOut) -> np.ndarray:
+def _areas(asked: EvaluatedRelease, held: HeldOut) -> np.ndarray:
     return baselines.judge(release_scorer(asked.recommender, held, _every_row(asked)), held, k=DEPTH)[1]
 
 
-def _sampled(asked: Asked, held: HeldOut, negatives: int) -> dict[str, np.ndarray]:
+def _sampled(asked: EvaluatedRelease, held: HeldOut, negatives: int) -> dict[str, np.ndarray]:
     """Each relevant item ranked among `negatives` others that the user never touched (He et al., 2017). What
     Krichene and Rendle, 2020, say of such measures holds: they are for comparison with older papers alone."""
     rng = np.random.default_rng(asked.seed)
@@ -177,7 +177,7 @@ def _sampled(asked: Asked, held: HeldOut, negatives: int) -> dict[str, np.ndarra
     return measures.list_measures(np.array(hits), np.ones(len(hits), int), 10)
 
 
-def _share_of_best(asked: Asked, held: HeldOut, ours: float) -> dict[str, Any]:
+def _share_of_best(asked: EvaluatedRelease, held: HeldOut, ours: float) -> dict[str, Any]:
     """The ranking by the tastes that made the log; only drawn catalogues know them."""
     path, users = asked.catalogue.path / "truth.npy", asked.catalogue.users
     if not path.exists() or users is None:

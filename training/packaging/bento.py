@@ -27,7 +27,6 @@ from training.progress import console, say
 from training.source_code import HOME, code_revision, source_files
 
 NAME = "vitrine"
-FLAVOURS = ("cpu", "gpu")
 ENGINES = ("podman", "docker")
 DIGEST = "manifest"  # label of the model and the bento: sha256 of the release's manifest
 CODE = "code"  # label of the bento: digest of the service's code and the lock

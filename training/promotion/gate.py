@@ -135,17 +135,17 @@ def run(
     for recommender in recommenders:
         prove_precisions(recommender)
     folders = [recommender.release.path for recommender in recommenders]
-    exam = draw_questions(catalogue, last_cutoff(recommenders), vectors=of_looks(recommenders[0], catalogue))
-    marks = [exam.ask(recommender) for recommender in recommenders]
+    questions = draw_questions(catalogue, last_cutoff(recommenders), vectors=of_looks(recommenders[0], catalogue))
+    marks = [questions.ask(recommender) for recommender in recommenders]
     mine, theirs = marks[0], marks[1] if production is not None else None
     checks = [
         Check("golden answers", True, None, None, "in every precision, as recorded"),
-        *of_ranking(mine, theirs, exam, thresholds["ranking"]),
-        *of_pictures(recommenders[0], mine, theirs, exam, thresholds["pictures"]),
+        *of_ranking(mine, theirs, questions, thresholds["ranking"]),
+        *of_pictures(recommenders[0], mine, theirs, questions, thresholds["pictures"]),
         *of_photo_and_user(mine, theirs, int(thresholds["ranking"]["fewest_shoppers"])),
         *of_likeness(mine, theirs, thresholds["likeness"]),
-        *of_cost(recommenders, folders, exam, thresholds["cost"]),
-        *of_answers(recommenders, exam),
+        *of_cost(recommenders, folders, questions, thresholds["cost"]),
+        *of_answers(recommenders, questions),
     ]
     manifests = [digest(folder / MANIFEST) for folder in folders]
     return Report(

@@ -48,7 +48,7 @@ class Check:
 
 
 def of_ranking(
-    mine: Measures, theirs: Measures | None, exam: HeldOutQuestions, asked: dict[str, float]
+    mine: Measures, theirs: Measures | None, questions: HeldOutQuestions, asked: dict[str, float]
 ) -> Iterator[Check]:
     few = int(asked["fewest_shoppers"])
     for kind, share in ((WARM, "least_share"), (COLD_ITEMS, "least_share_cold"), (COLD_USERS, "least_share_cold")):
@@ -56,14 +56,14 @@ def of_ranking(
             name = f"{kind}.{measure}"
             if name in mine.each:
                 yield _not_worse(name, mine, theirs, asked[share], fewest=few)
-    if WARM not in exam.held:
+    if WARM not in questions.held:
         return
-    popular = float(exam.popular[f"{POPULARITY}.{NDCG}"].mean())
+    popular = float(questions.popular[f"{POPULARITY}.{NDCG}"].mean())
     own = mine.each[f"{WARM}.{NDCG}"]
     times = asked["least_over_popularity"]
     passed = _decides(len(own), few, float(own.mean()) >= times * popular)
     yield Check("over popularity", passed, float(own.mean()), None, f"nDCG@10 at least {times:g} x {popular:.4f}")
-    groups = {name: _only(who) for name, who in exam.groups().items() if who.sum() >= few}
+    groups = {name: _only(who) for name, who in questions.groups().items() if who.sum() >= few}
     if theirs is not None and f"{WARM}.{NDCG}" in theirs.each and groups:
         yield _worst_group(mine, theirs, groups, asked["least_share_group"], few)
     bound = asked["least_coverage_share"]
@@ -94,14 +94,18 @@ def _worst_group(
 
 
 def of_pictures(
-    recommender: Recommender, mine: Measures, theirs: Measures | None, exam: HeldOutQuestions, asked: dict[str, float]
+    recommender: Recommender,
+    mine: Measures,
+    theirs: Measures | None,
+    questions: HeldOutQuestions,
+    asked: dict[str, float],
 ) -> Iterator[Check]:
     name = "photos.precision_at_10"
     if name not in mine.each:
         return
-    if exam.catalogue.items["category"].notna().any():
+    if questions.catalogue.items["category"].notna().any():
         yield _not_worse(name, mine, theirs, asked["least_share"])
-    recall = _index_recall(recommender, exam)
+    recall = _index_recall(recommender, questions)
     yield Check(
         "index recall@10",
         recall >= asked["least_index_recall"],
@@ -109,7 +113,7 @@ def of_pictures(
         None,
         f"at least {asked['least_index_recall']:g}",
     )
-    queries = exam.queries(COMPARED)
+    queries = questions.queries(COMPARED)
     for precision in list(recommender.release.encoders)[1:]:
         other = Recommender(recommender.release, precision=precision, user_key=recommender.users.key)
         median = float(np.median(chain_overlaps(recommender, other, queries)))
@@ -136,7 +140,7 @@ def of_likeness(mine: Measures, theirs: Measures | None, asked: dict[str, float]
     )
 
 
-def of_answers(recommenders: Sequence[Recommender], exam: HeldOutQuestions) -> Iterator[Check]:
+def of_answers(recommenders: Sequence[Recommender], questions: HeldOutQuestions) -> Iterator[Check]:
     """It answers what production answers, with replies as the service documents them and every attribute of today."""
     releases = [each.release for each in recommenders]
     able = [{"photos": bool(each.encoders), "shoppers": each.ranker is not None} for each in releases]
@@ -146,7 +150,7 @@ def of_answers(recommenders: Sequence[Recommender], exam: HeldOutQuestions) -> I
     fields: list[set[str]] = []
     wrong = ""
     for recommender in recommenders:
-        answers = [recommender.recommend([query])[0] for query in exam.queries(4) or [Query()]]
+        answers = [recommender.recommend([query])[0] for query in questions.queries(4) or [Query()]]
         try:
             for answer in answers:
                 RecommendationOut.model_validate_json(to_json(answer), strict=True)
@@ -231,12 +235,13 @@ def of_looks(recommender: Recommender, catalogue: Catalogue) -> np.ndarray | Non
     return found
 
 
-def _index_recall(recommender: Recommender, exam: HeldOutQuestions) -> float:
+def _index_recall(recommender: Recommender, questions: HeldOutQuestions) -> float:
     """recall@10 of the index for photos, against looking at every vector."""
     index = recommender.release.index
     assert index is not None
     pixels = preprocessing.decode_all(
-        (exam.catalogue.picture(row) for row in exam.photos[:PROBED]), preprocessing=recommender.release.preprocessing
+        (questions.catalogue.picture(row) for row in questions.photos[:PROBED]),
+        preprocessing=recommender.release.preprocessing,
     )
     asked = np.concatenate([recommender.encode(pixels[at : at + 32]) for at in range(0, len(pixels), 32)])
     return index.recall(asked, k=min(10, len(index)))

@@ -23,10 +23,10 @@ FEWEST_TURNS, MOST_TURNS = 2, 12  # of the timed ones
 
 
 def of_cost(
-    recommenders: Sequence[Recommender], folders: Sequence[Path], exam: HeldOutQuestions, asked: dict[str, float]
+    recommenders: Sequence[Recommender], folders: Sequence[Path], questions: HeldOutQuestions, asked: dict[str, float]
 ) -> Iterator[Check]:
     sizes = [float(sum(file["bytes"] for file in each.release.manifest.files.values())) for each in recommenders]
-    yield _latency(recommenders, exam.queries(TIMED), asked["most_latency"])
+    yield _latency(recommenders, questions.queries(TIMED), asked["most_latency"])
     figures = {
         "memory, MB": ([_memory(folder) / 2**20 for folder in folders], asked["most_memory"]),
         "size, MB": ([size / 2**20 for size in sizes], asked["most_size"]),

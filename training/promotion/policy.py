@@ -47,7 +47,7 @@ class PromotionRequest:
     proposed: bool = False
     agreed: bool = False
     shadow_report: Path | None = None
-    image: Image | None = None
+    image: str | None = None  # NAME:TAG@sha256:...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,85 +62,85 @@ class GateResult:
 class GateRefused(PromotionRefused):
     """The gate, or a shadow, keeps the release back."""
 
-    def __init__(self, message: str, judged: GateResult) -> None:
+    def __init__(self, message: str, result: GateResult) -> None:
         super().__init__(message)
-        self.judged = judged
+        self.result = result
 
 
-def promote(registry: Registry, wish: PromotionRequest, question: GateOptions, followers: Followers) -> Move | None:
+def promote(registry: Registry, request: PromotionRequest, options: GateOptions, followers: Followers) -> Move | None:
     """Have an alias name a release, and its followers follow; None where it was proposed alone.
 
     Everything that can be said against it is said before anything moves. Raises PromotionRefused, RegistryError,
     other VitrineError."""
-    alias_moves.require_sense(wish.to, wish.reason)
-    _require_consistent(wish, followers)
-    if wish.image is not None:
-        registry.note_image(wish.number, wish.image)
-    followers.require_writable(registry, wish.number, wish.to)
-    if wish.agreed:
-        return _move_as_agreed(registry, wish, followers)
-    verdict = None if wish.shadow_report is None else read_verdict(wish.shadow_report, wish.number)
-    judged = judge(registry, wish.number, question, again=False)
-    refused = [check.name for check in judged.report.failed]
-    files = judged.files
-    if verdict is not None and wish.shadow_report is not None:
+    alias_moves.require_sense(request.to, request.reason)
+    _require_consistent(request, followers)
+    if request.image is not None:
+        registry.note_image(request.number, Image.parse(request.image))
+    followers.require_writable(registry, request.number, request.to)
+    if request.agreed:
+        return _move_as_agreed(registry, request, followers)
+    verdict = None if request.shadow_report is None else read_verdict(request.shadow_report, request.number)
+    result = run_gate(registry, request.number, options, again=False)
+    refused = [check.name for check in result.report.failed]
+    files = result.files
+    if verdict is not None and request.shadow_report is not None:
         refused += verdict.failed
-        files = (*files, wish.shadow_report)
-    if refused and not wish.forced:
+        files = (*files, request.shadow_report)
+    if refused and not request.forced:
         raise GateRefused(
-            f"release {wish.number} stays where it is: {', '.join(refused)}. See {judged.files[1]}", judged
+            f"release {request.number} stays where it is: {', '.join(refused)}. See {result.files[1]}", result
         )
-    if wish.proposed:
-        registry.note_proposal(wish.number, refused=refused, loosened=judged.loosened)
-        followers.write(registry, wish.number, wish.to)
+    if request.proposed:
+        registry.note_proposal(request.number, refused=refused, loosened=result.loosened)
+        followers.write(registry, request.number, request.to)
         return None
-    return _move(registry, wish, followers, refused, judged.loosened, files)
+    return _move(registry, request, followers, refused, result.loosened, files)
 
 
 def roll_back(
     registry: Registry,
     alias: str,
-    question: GateOptions,
+    options: GateOptions,
     followers: Followers,
     *,
     reason: str,
     who: str | None,
-    image: Image | None = None,
+    image: str | None = None,
 ) -> Move:
     """Put back what an alias named before. Raises PromotionRefused, RegistryError."""
     alias_moves.require_sense(alias, reason)
     number = alias_moves.before(alias_moves.history(registry), alias)
     if image is not None and number is not None:
-        registry.note_image(number, image)
+        registry.note_image(number, Image.parse(image))
     followers.require_writable(registry, number, alias)
     if number is not None:
-        open_proven(registry.fetch(number, question.releases), question)
+        open_proven(registry.fetch(number, options.releases), options)
     move = alias_moves.rollback(registry, alias, why=reason, who=who or alias_moves.whoami())
     followers.write(registry, move.release, alias)
     return move
 
 
-def judge(registry: Registry, number: int, question: GateOptions, *, again: bool) -> GateResult:
+def run_gate(registry: Registry, number: int, options: GateOptions, *, again: bool) -> GateResult:
     """The gate's report of a release, fresh or made now. again: although there is a fresh one.
 
     Raises PromotionRefused where the release cannot be served, VitrineError where nobody says what to ask it."""
-    limits = gate.read_thresholds(question.thresholds)
+    limits = gate.read_thresholds(options.thresholds)
     loosened = gate.loosened(limits)
-    release = registry.fetch(number, question.releases)
-    candidate = open_proven(release, question)
+    release = registry.fetch(number, options.releases)
+    candidate = open_proven(release, options)
     live = registry.aliases().get(PRODUCTION)
-    production = registry.fetch(live, question.releases) if live is not None and live != number else None
-    folder = question.releases / ".gates"
+    production = registry.fetch(live, options.releases) if live is not None and live != number else None
+    folder = options.releases / ".gates"
     files = (folder / f"{number}.json", folder / f"{number}.html")
     report = gate.Report.read(files[0])
     if report is not None and not again and report.is_fresh(release, production, limits):
         say(f"gate: the result of {report.created} is taken; `vitrine gate {number}` asks again")
         return GateResult(report, files, loosened)
-    if question.catalogue is None:
+    if options.catalogue is None:
         raise VitrineError(
             f"there is no fresh gate result of release {number}: say what to ask it with --catalogue FOLDER"
         )
-    report = gate.run(candidate, production, read(question.catalogue), limits, user_key=question.user_key)
+    report = gate.run(candidate, production, read(options.catalogue), limits, user_key=options.user_key)
     files = report.save(folder)
     try:
         registry.add_pages(number, files, "gate")  # where MLflow's own pages show them
@@ -149,44 +149,48 @@ def judge(registry: Registry, number: int, question: GateOptions, *, again: bool
     return GateResult(report, files, loosened)
 
 
-def open_proven(release: Path, question: GateOptions) -> Recommender:
+def open_proven(release: Path, options: GateOptions) -> Recommender:
     """Raises PromotionRefused where it cannot be served: damaged, of a newer format, or not what it was."""
     try:
-        opened = Release.open(release, trusted=read_trusted(question.trusted_keys))
-        recommender = Recommender(opened, user_key=question.user_key)
+        opened = Release.open(release, trusted=read_trusted(options.trusted_keys))
+        recommender = Recommender(opened, user_key=options.user_key)
         prove(recommender)
     except ReleaseError as error:
         raise PromotionRefused(f"release {release.name} is refused: {error}") from error
     return recommender
 
 
-def _require_consistent(wish: PromotionRequest, followers: Followers) -> None:
-    if wish.proposed and followers.overlay is None:
+def _require_consistent(request: PromotionRequest, followers: Followers) -> None:
+    if request.proposed and followers.overlay is None:
         raise VitrineError("--propose needs --write-overlay FILE: that is the proposal")
-    if wish.proposed and (wish.agreed or wish.to != PRODUCTION):
+    if request.proposed and (request.agreed or request.to != PRODUCTION):
         raise VitrineError(
             "--propose is for --to production, and moves nothing: --as-proposed comes once it was agreed to"
         )
-    if wish.proposed and followers.current is not None:
+    if request.proposed and followers.current is not None:
         raise VitrineError("--propose moves nothing: --write-current cannot go with it")
 
 
-def _move_as_agreed(registry: Registry, wish: PromotionRequest, followers: Followers) -> Move:
+def _move_as_agreed(registry: Registry, request: PromotionRequest, followers: Followers) -> Move:
     """No catalogue, no second gate: what was answered when it was proposed counts."""
-    there = registry.aliases().get(wish.to) == wish.number
-    agreed = {"refused": [], "loosened": []} if there else registry.proposal(wish.number)
-    if agreed is None or wish.to != PRODUCTION:
+    there = registry.aliases().get(request.to) == request.number
+    agreed = {"refused": [], "loosened": []} if there else registry.proposal(request.number)
+    if agreed is None or request.to != PRODUCTION:
+        number = request.number
         raise VitrineError(
-            f"release {wish.number} was not proposed for {wish.to}: vitrine promote {wish.number} --propose does it"
+            f"release {number} was not proposed for {request.to}: vitrine promote {number} --propose does it"
         )
-    move = _move(registry, wish, followers, agreed["refused"], agreed["loosened"], ())
-    registry.forget_proposal(wish.number)
+    move = _move(registry, request, followers, agreed["refused"], agreed["loosened"], ())
+    try:
+        registry.forget_proposal(request.number)
+    except RegistryError as error:  # the alias has moved all the same
+        say(f"the proposal of release {request.number} stays noted: {error}")
     return move
 
 
 def _move(
     registry: Registry,
-    wish: PromotionRequest,
+    request: PromotionRequest,
     followers: Followers,
     refused: list[str],
     loosened: list[str],
@@ -194,13 +198,13 @@ def _move(
 ) -> Move:
     move = alias_moves.promote(
         registry,
-        wish.number,
-        wish.to,
-        why=wish.reason,
-        who=wish.who or alias_moves.whoami(),
+        request.number,
+        request.to,
+        why=request.reason,
+        who=request.who or alias_moves.whoami(),
         forced=bool(refused),
         loosened=loosened,
         reports=reports,
     )
-    followers.write(registry, wish.number, wish.to)
+    followers.write(registry, request.number, request.to)
     return move

@@ -7,6 +7,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+from service.recommender.agreement import overlaps
 from service.recommender.index.grouped_rows import places
 
 EXACT_BELOW = 20_000
@@ -131,7 +132,7 @@ class Index:
         vector."""
         _, found = self._nearest(queries, k, None)
         _, nearest = self._scan(queries, k, None)
-        return float(np.mean([np.isin(a, b).mean() for a, b in zip(nearest, found, strict=True)]))
+        return float(overlaps(nearest.tolist(), found.tolist()).mean())
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """(m, dim) float32, NaN for items without a picture."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.errors import BadQuery
-from service.recommender.candidates import POOL, Asked, Candidates, CandidateSearch
+from service.recommender.candidates import POOL, Candidates, CandidateSearch, ResolvedQuery
 from service.recommender.factors import User
 from service.recommender.query import COMPLEMENTS
 from service.recommender.recommendation import Item
@@ -32,7 +32,7 @@ class Scorer:
     def __init__(self, release: Release, sources: Sources, search: CandidateSearch) -> None:
         self._release, self._sources, self._search = release, sources, search
 
-    def rank(self, asked: Sequence[Asked], found: Sequence[Candidates]) -> list[list[Item]]:
+    def rank(self, asked: Sequence[ResolvedQuery], found: Sequence[Candidates]) -> list[list[Item]]:
         """The k best of each query's candidates, described, with the parts of their scores and the reasons; before
         them the item that the picture shows."""
         rows = [self._search.with_match(*each) for each in zip(asked, found, strict=True)]
@@ -64,7 +64,7 @@ class Scorer:
         ]  # fmt: skip
 
     def _best(
-        self, asked: Asked, rows: np.ndarray, values: Mapping[str, np.ndarray], weights: Mapping[str, float]
+        self, asked: ResolvedQuery, rows: np.ndarray, values: Mapping[str, np.ndarray], weights: Mapping[str, float]
     ) -> _Chosen:
         query = asked.query
         names, parts = blend(values, weights)
@@ -83,7 +83,7 @@ class Scorer:
             order = order[diversify(worth, vectors, k=query.k, diversity=query.diversity)]
         return _Chosen(rows[order], scores[order], names, parts[order])
 
-    def _weights(self, asked: Asked) -> Mapping[str, float]:
+    def _weights(self, asked: ResolvedQuery) -> Mapping[str, float]:
         """Of the terms. Raises BadQuery where a release that learned no trade is told how to make it."""
         blend, wanted = self._release.blend, asked.query.personalization
         if asked.tier == COMPLEMENTS:

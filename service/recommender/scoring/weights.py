@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-TIERS = ("ranked", "visual", "taste", "popular")
 FACTOR_SCALE = 0.01
 
 

@@ -126,6 +126,20 @@ def test_where_the_canary_fails_production_answers(
         assert recommend(service, user_id="00003", filter={"no such column": [1]}).status_code == 422
 
 
+def test_a_canary_that_became_production_is_one_no_more(releases: Path, tmp_path: Path) -> None:
+    """What it answers then is production's: no request is counted as the canary's, and no bound is looked at."""
+    said = settings(releases / "2", "canary") | {"VITRINE_ADMIN_KEY": "an admin's secret"}
+    with serve(releases / "1", tmp_path, said) as service:
+        wait_for(service, "running")
+        headers = {"X-Admin-Key": "an admin's secret"}
+        assert service.http.post("/admin/release", json={"release": "2"}, headers=headers).status_code == 200
+        assert "in production itself" in state(service)["why"]
+        before = service.metric('vitrine_canary_requests_total{outcome="answered"}')
+        for user in (*USERS[:20], None):
+            assert recommend(service, user_id=user).json()["release"] == "2"
+        assert service.metric('vitrine_canary_requests_total{outcome="answered"}') == before
+
+
 @pytest.mark.parametrize("mode", ["shadow", "canary"])
 def test_a_candidate_that_cannot_be_served_harms_nobody(releases: Path, tmp_path: Path, mode: str) -> None:
     """Damaged: production is ready and answers, and says why there is no candidate."""
