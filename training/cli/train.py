@@ -31,6 +31,7 @@ def demo_data(
 
     if folder.exists():
         raise VitrineError(f"{folder} exists already; name a new folder, or remove it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with replacing(folder) as aside:
         boutique.write(aside, items=items, shoppers=shoppers, seed=seed)
     print(folder)

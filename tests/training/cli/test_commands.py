@@ -247,3 +247,10 @@ def test_serve_takes_ports_from_the_environment(
     group = typer.main.get_command(app)
     context = group.commands["serve"].make_context("serve", ["releases/1", *arguments])  # type: ignore[attr-defined]
     assert context.params["grpc_port"] == port
+
+
+def test_the_demo_is_drawn_into_folders_that_are_not_there_yet(tmp_path: Path) -> None:
+    """It makes them; and nothing half-written stays beside it."""
+    vitrine("demo-data", tmp_path / "new" / "shop", "--items", "24", "--shoppers", "10")
+    assert (tmp_path / "new" / "shop" / "items.csv").exists()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["shop"]
