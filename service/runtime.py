@@ -41,18 +41,24 @@ class Runtime:
             metrics, user_key=settings.user_key, log=settings.log_requests, tracing=self._tracing
         )
         self._triton = start_triton(settings, metrics)
+        self.inference: Inference
         try:
-            self.rollout = Rollout(
-                settings.release,
-                partial(open_release, settings=settings, metrics=metrics),
-                plan=_plan(settings),
-                metrics=metrics,
-                switch_failed=metrics.switch_failures.inc,
-            )
+            self._open(settings, metrics)
         except BaseException:
             if self._triton is not None:
                 self._triton.close()
             raise
+        self._grpc: GrpcFront | None = None
+        self._metrics_server: WSGIServer | None = None
+
+    def _open(self, settings: Settings, metrics: Metrics) -> None:
+        self.rollout = Rollout(
+            settings.release,
+            partial(open_release, settings=settings, metrics=metrics),
+            plan=_plan(settings),
+            metrics=metrics,
+            switch_failed=metrics.switch_failures.inc,
+        )
         self.batcher = MicroBatcher(
             lanes=self.rollout.production.lanes,
             largest_batch=self.rollout.production.largest_batch,
@@ -60,13 +66,10 @@ class Runtime:
             observe=metrics.observe_batch,
         )
         self.answering = Answering(self.rollout, self.batcher)
-        self.inference: Inference
         self.rollout.watch(self._switched)
         self._recall = RecallMonitor(
             lambda: self.rollout.production.recommender.release.index, metrics.recall.set, every=settings.recall_every
         )
-        self._grpc: GrpcFront | None = None
-        self._metrics_server: WSGIServer | None = None
 
     async def listen(self, *, keys: Keys, uploads: Uploads, drain: Drain) -> None:
         """Open the ports beside HTTP's. Raises VitrineError, OSError."""

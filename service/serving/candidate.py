@@ -6,6 +6,7 @@ is stopped. That measures errors and drift; whether users like it better only th
 
 import logging
 import threading
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,7 +49,7 @@ class CandidateMetrics(Protocol):
         """outcome: answered, failed, or left_out, where too many waited."""
 
 
-class Candidate:
+class Candidate(ABC):
     """One candidate, from the start of the service to its end. Canary and shadow say how it is tried."""
 
     def __init__(self, plan: Plan, metrics: CandidateMetrics) -> None:
@@ -106,17 +107,17 @@ class Candidate:
         """End what belongs to it, with the service."""
         self.stop("the service is ending", quiet=True)
 
+    @abstractmethod
     def _begin(self, production: LoadedRelease, *, again: bool) -> None:
         """Production is this release. again: the candidate runs already, beside another one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _run(self) -> None:
         """In a thread of its own: make the candidate ready, and whatever else takes long."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _end(self) -> None:
         """Let go of what it holds."""
-        raise NotImplementedError
 
     def _set(self, state: str) -> None:
         self.state = state
@@ -124,5 +125,6 @@ class Candidate:
         if state == RUNNING:
             logger.info("candidate %s %s", self.number, self._what_it_does())
 
+    @abstractmethod
     def _what_it_does(self) -> str:
-        raise NotImplementedError
+        """For the log, after its number."""
