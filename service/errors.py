@@ -12,6 +12,7 @@
     |  |- DeadlineMissed     the answer would come too late
     |  |- SlowBody           the body of the request pauses, or comes too slowly
     |  |- EncoderAway        the server that the encoder runs in is away
+    |  |- StoreAway          the store of changes and events is away
     |  `- CallerGone         nobody waits for the answer any more
     |- EncoderUnavailable    the engine or precision that was asked for cannot serve this release here
     |- ReleaseError          a release that must not be served
@@ -19,6 +20,7 @@
     |  |- ReleaseMismatch    parts that do not belong together
     |  |- ReleaseTooNew      written by a later format version
     |  `- ReleaseUntrusted   signed by nobody who is trusted here
+    |- StoreTooNew           the store was written by a later version of this code
     |- UnsafeSettings        settings that would leave something open, or cannot be used
     |- CatalogueError        input that training cannot start from
     |- RegistryError         the registry cannot be asked, or does not hold what was asked for
@@ -106,6 +108,10 @@ class EncoderAway(Busy):
     """The server that the encoder runs in cannot be reached, or is not the one that it should be."""
 
 
+class StoreAway(Busy):
+    """The store of changes and events cannot be reached, or does not answer in time."""
+
+
 class CallerGone(Busy):
     """Nobody waits for the answer any more."""
 
@@ -132,6 +138,10 @@ class ReleaseTooNew(ReleaseError):
 
 class ReleaseUntrusted(ReleaseError):
     """The release is not signed by one of the keys that are trusted here."""
+
+
+class StoreTooNew(VitrineError):
+    """The store was written by a later version of this code."""
 
 
 class UnsafeSettings(VitrineError):

@@ -26,6 +26,7 @@ from service.errors import (
     NotFound,
     Overloaded,
     SlowBody,
+    StoreAway,
     TooLarge,
     UnreadablePicture,
     UnsupportedMedia,
@@ -44,6 +45,7 @@ STATUS = {
     Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
     DeadlineMissed: HTTPStatus.SERVICE_UNAVAILABLE,
     EncoderAway: HTTPStatus.SERVICE_UNAVAILABLE,
+    StoreAway: HTTPStatus.SERVICE_UNAVAILABLE,
     SlowBody: HTTPStatus.REQUEST_TIMEOUT,
     CallerGone: HTTPStatus.REQUEST_TIMEOUT,  # nobody reads it; it stands in the metrics
 }

@@ -1,0 +1,233 @@
+"""The store: catalogue changes and events that outlive a process, in SQLite or PostgreSQL.
+
+Every change has a sequence number. Numbers become visible in their order and without gaps, so whoever has read up to
+one has missed nothing before it. Of an item the present state is kept, not each change of it.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Engine, and_, create_engine, delete, event, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from service.errors import StoreAway, UnsafeSettings
+from service.live import schema
+from service.live.unit_of_work import ItemState, Operation, UnitOfWork, item_state
+
+CONNECT, STATEMENT = 3, 5  # seconds within which PostgreSQL must let us in, and answer
+LOOK_AGAIN = 1.0  # seconds between attempts to reach a store at start
+PART = 500  # digests asked for at once
+
+Observe = Callable[[str, float], None]  # what was done, and the seconds that it took
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """One event. user_key: keyed hash; event: view, like, cart, purchase, dismiss, or rated; timestamp: seconds."""
+
+    sequence: int
+    user_key: str
+    item_id: str
+    event: str
+    value: float | None
+    timestamp: float
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a store holds beyond a sequence number. links: (session key, user key); erased: marks of users.
+
+    upto: the number up to which this is everything."""
+
+    upto: int
+    items: Sequence[ItemState]
+    events: Sequence[StoredEvent]
+    links: Sequence[tuple[str, str]]
+    erased: Sequence[str]
+
+
+class Store:
+    """One store, for one process. Safe to call from several threads."""
+
+    def __init__(self, engine: Engine, observe: Observe = lambda what, seconds: None) -> None:
+        """observe: told how long reads and writes took, also those that failed."""
+        self._engine, self._observe = engine, observe
+        with self._connected("open") as connection:
+            self.id: str = connection.execute(select(schema.log.c.store)).scalar_one()
+
+    @classmethod
+    def open(cls, url: str, *, wait: float = 0.0, observe: Observe = lambda what, seconds: None) -> "Store":
+        """Open a store, make it where it is not there, and bring it to the newest version.
+
+        url: sqlite:///FILE, a path, or postgresql+psycopg://...; wait: seconds to wait for one that is away.
+        Raises UnsafeSettings where the URL is none, StoreTooNew, StoreAway."""
+        engine = _engine(url)
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                schema.upgrade(engine)
+                return cls(engine, observe)
+            except SQLAlchemyError as error:
+                if time.monotonic() >= deadline:
+                    engine.dispose()
+                    raise StoreAway(f"the store cannot be reached: {_short(error)}") from error
+                time.sleep(LOOK_AGAIN)
+
+    def close(self) -> None:
+        """End every connection."""
+        self._engine.dispose()
+
+    def position(self) -> int:
+        """The number of the last change. Raises StoreAway."""
+        with self._connected("position") as connection:
+            return int(connection.execute(select(schema.log.c.last)).scalar_one())
+
+    def changes(self, after: int) -> Changes:
+        """What was changed since the number `after`, in order. Raises StoreAway."""
+        with self._connected("read") as connection:
+            last = int(connection.execute(select(schema.log.c.last)).scalar_one())
+            if last <= after:
+                return Changes(last, (), (), (), ())
+
+            def since(table: Any, *columns: Any) -> list[Any]:
+                number = table.c.sequence
+                wanted = select(*columns).where(and_(number > after, number <= last)).order_by(number)
+                return list(connection.execute(wanted))
+
+            # an item that was changed again meanwhile comes with its later state, and once more with the next
+            found = select(schema.items).where(schema.items.c.sequence > after).order_by(schema.items.c.sequence)
+            states = [item_state(row) for row in connection.execute(found)]
+            events = [StoredEvent(*row) for row in since(schema.events, schema.events)]
+            links = [
+                (row[0], row[1]) for row in since(schema.links, schema.links.c.session_key, schema.links.c.user_key)
+            ]
+            return Changes(last, states, events, links, [row[0] for row in since(schema.erased, schema.erased.c.mark)])
+
+    def write(self, operations: Sequence[Operation]) -> list[Any]:
+        """Do all of these in one transaction, in order -> what each replies, or the error that it alone has.
+
+        Once this returns, they outlive the process. Raises StoreAway: then none was done, or it is not known."""
+        with self._connected("write", commit=True) as connection:
+            return UnitOfWork(connection).do(operations)
+
+    def picture(self, digest: str) -> bytes | None:
+        """The bytes of a picture. Raises StoreAway."""
+        wanted = select(schema.pictures.c.content).where(schema.pictures.c.digest == digest)
+        with self._connected("read") as connection:
+            found: bytes | None = connection.execute(wanted).scalar_one_or_none()
+            return found
+
+    def vectors(self, digests: Sequence[str], *, encoder: str, precision: str) -> dict[str, np.ndarray]:
+        """Of pictures that somebody has embedded with this encoder: digest -> (dim,) float32. Raises StoreAway."""
+        table, found = schema.vectors, {}
+        with self._connected("read") as connection:
+            for start in range(0, len(digests), PART):
+                wanted = select(table.c.digest, table.c.vector).where(
+                    and_(
+                        table.c.digest.in_(digests[start : start + PART]),
+                        table.c.encoder == encoder,
+                        table.c.precision == precision,
+                    )
+                )
+                found |= {row[0]: np.frombuffer(row[1], np.float32) for row in connection.execute(wanted)}
+        return found
+
+    def prune(self, *, events_before: float, requests_before: float) -> dict[str, int]:
+        """Forget what is too old: events, replies to idempotency keys, pictures of no item. times: seconds since 1970.
+
+        -> how many of each. Raises StoreAway."""
+        events, requests, pictures = schema.events, schema.requests, schema.pictures
+        with self._connected("prune", commit=True) as connection:
+            lists = connection.execute(select(schema.items.c.pictures).where(schema.items.c.pictures.is_not(None)))
+            shown = {digest for row in lists for digest in json.loads(row[0])}
+            there = connection.execute(select(pictures.c.digest).where(pictures.c.at < requests_before))
+            orphans = [row[0] for row in there if row[0] not in shown]
+            for start in range(0, len(orphans), PART):
+                part = orphans[start : start + PART]
+                connection.execute(delete(schema.vectors).where(schema.vectors.c.digest.in_(part)))
+                connection.execute(delete(pictures).where(pictures.c.digest.in_(part)))
+            old = connection.execute(delete(events).where(events.c.timestamp < events_before)).rowcount
+            done = connection.execute(delete(requests).where(requests.c.at < requests_before)).rowcount
+        return {"events": old, "requests": done, "pictures": len(orphans)}
+
+    def held(self, user_key: str) -> dict[str, Any]:
+        """All that is held of a user: events, and how many sessions are joined to them. Raises StoreAway."""
+        events, links = schema.events, schema.links
+        wanted = select(events).where(events.c.user_key == user_key).order_by(events.c.sequence)
+        with self._connected("read") as connection:
+            found = [StoredEvent(*row) for row in connection.execute(wanted)]
+            sessions = len(list(connection.execute(select(links.c.session_key).where(links.c.user_key == user_key))))
+        told = [
+            {"item_id": each.item_id, "event": each.event, "value": each.value, "timestamp": each.timestamp}
+            for each in found
+        ]
+        return {"events": told, "sessions": sessions}
+
+    def is_erased(self, mark: str) -> bool:
+        """Whether the user with this mark was erased. Raises StoreAway."""
+        wanted = select(schema.erased.c.sequence).where(schema.erased.c.mark == mark)
+        with self._connected("read") as connection:
+            return connection.execute(wanted).first() is not None
+
+    def compact(self) -> None:
+        """Have nothing of what was deleted stand in a file of SQLite's any more. Raises StoreAway."""
+        if self._engine.dialect.name == "sqlite":
+            with self._connected("prune") as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @contextmanager
+    def _connected(self, what: str, *, commit: bool = False) -> Iterator[Connection]:
+        began = time.perf_counter()
+        try:
+            with self._engine.begin() if commit else self._engine.connect() as connection:
+                yield connection
+        except DBAPIError as error:
+            self._observe(f"{what} failed", time.perf_counter() - began)
+            raise StoreAway(f"the store cannot be reached: {_short(error)}") from error
+        except SQLAlchemyError as error:  # no connection within the time allowed
+            self._observe(f"{what} failed", time.perf_counter() - began)
+            raise StoreAway(f"the store does not answer: {_short(error)}") from error
+        self._observe(what, time.perf_counter() - began)
+
+
+def _engine(url: str) -> Engine:
+    """Raises UnsafeSettings; the URL itself is not repeated, since it may hold a password."""
+    if "://" not in url:
+        url = f"sqlite:///{Path(url)}"
+    expected = "expected sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+            limits = (
+                f"-c statement_timeout={STATEMENT * 1000} -c idle_in_transaction_session_timeout={STATEMENT * 2000}"
+            )
+            asked = {"connect_timeout": CONNECT, "options": limits}
+            return create_engine(parsed, connect_args=asked, pool_timeout=STATEMENT, pool_size=4)
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            engine = create_engine(parsed, connect_args={"timeout": STATEMENT}, pool_timeout=STATEMENT)
+            event.listen(engine, "connect", _prepare_sqlite)
+            return engine
+    except (ArgumentError, NoSuchModuleError, OSError) as error:
+        raise UnsafeSettings(f"VITRINE_STORE: {type(error).__name__}: {expected}") from None
+    raise UnsafeSettings(f"VITRINE_STORE: {expected}")
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    """Readers do not wait for the writer; what is committed is on the disk; what is deleted is overwritten."""
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _short(error: Exception) -> str:
+    """The first line, without the statement and its parameters, which may hold what nobody should read in a log."""
+    original = getattr(error, "orig", None)
+    return str(original or error).strip().partition("\n")[0][:200]
