@@ -1,1 +1,1 @@
-"""What changed since the release: the store of changes and events, and the overlay that each process keeps beside it."""
+"""What changed since the release: the store of changes and events, and the overlay that each process keeps of it."""

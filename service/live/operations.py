@@ -10,11 +10,13 @@ from service.live.unit_of_work import Attempt, ItemState, UnitOfWork
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One picture of an item. vectors: (encoder, precision) -> bytes of a (dim,) float32."""
+    """One picture of an item. vectors: (encoder, precision) -> bytes of a (dim,) float32; landmarks: as
+    `Landmarks.packed`, None where they were not looked for."""
 
     digest: str
     content: bytes
     vectors: Mapping[tuple[str, str], bytes]
+    landmarks: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,7 @@ class PutItem:
         if self.pictures:
             digests = tuple(dict.fromkeys(each.digest for each in self.pictures))
         for picture in self.pictures:
-            work.add_picture(picture.digest, picture.content)
-            for (encoder, precision), vector in picture.vectors.items():
-                work.add_vector(picture.digest, encoder, precision, vector)
+            _keep(work, picture)
         state = work.put(ItemState(self.item_id, complete=True, attributes=dict(self.attributes), pictures=digests))
         return {"item_id": self.item_id, "sequence": state.sequence}
 
@@ -151,6 +151,41 @@ class EraseUser:
         return dict(work.erase(self.user_key, self.mark))
 
 
+@dataclass(frozen=True, slots=True)
+class KeepSeen:
+    """Leave for others what was found out of pictures that are there already."""
+
+    pictures: Sequence[Picture]
+    attempt: Attempt | None = None
+    item_ids: Sequence[str] = ()
+    session_keys: Sequence[str] = ()
+
+    def do(self, work: UnitOfWork) -> dict[str, Any]:
+        """As `Operation.do`."""
+        for picture in self.pictures:
+            _keep(work, picture)
+        return {"pictures": len(self.pictures)}
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A change of nothing."""
+
+    attempt: Attempt | None = None
+    item_ids: Sequence[str] = ()
+    session_keys: Sequence[str] = ()
+
+    def do(self, work: UnitOfWork) -> dict[str, Any]:
+        """As `Operation.do`."""
+        return {"sequence": work.next_number()}
+
+
+def _keep(work: UnitOfWork, picture: Picture) -> None:
+    work.add_picture(picture.digest, picture.content, picture.landmarks)
+    for (encoder, precision), vector in picture.vectors.items():
+        work.add_vector(picture.digest, encoder, precision, vector)
+
+
 def _present(work: UnitOfWork, item_id: str, known: bool) -> ItemState:
     """The state of an item that is there. Raises NotFound."""
     state = work.items.get(item_id)
@@ -158,7 +193,7 @@ def _present(work: UnitOfWork, item_id: str, known: bool) -> ItemState:
         return ItemState(item_id)
     if state is None or state.withdrawn:
         raise NotFound(
-            f"there is no item {shown(item_id)}{', it was withdrawn' if state else ''}: PUT /items/{{item_id}} makes one",
+            f"there is no item {shown(item_id)}{', it was withdrawn' if state else ''}: PUT /items/{{id}} makes one",
             field="item_id",
         )
     return state

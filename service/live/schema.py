@@ -53,6 +53,7 @@ pictures = Table(
     metadata,
     Column("digest", String(64), primary_key=True),
     Column("content", LargeBinary, nullable=False),
+    Column("landmarks", LargeBinary),
     Column("at", Float, nullable=False),
 )
 # of pictures, as each encoder sees them: whoever needs one first leaves it for the others

@@ -41,6 +41,14 @@ class StoredEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What was found out of a picture. vector: (dim,) float32; landmarks: as `Landmarks.packed`, or None."""
+
+    vector: np.ndarray
+    landmarks: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What a store holds beyond a sequence number. links: (session key, user key); erased: marks of users.
 
@@ -124,19 +132,25 @@ class Store:
             found: bytes | None = connection.execute(wanted).scalar_one_or_none()
             return found
 
-    def vectors(self, digests: Sequence[str], *, encoder: str, precision: str) -> dict[str, np.ndarray]:
-        """Of pictures that somebody has embedded with this encoder: digest -> (dim,) float32. Raises StoreAway."""
-        table, found = schema.vectors, {}
+    def seen(self, digests: Sequence[str], *, encoder: str, precision: str) -> dict[str, Seen]:
+        """What somebody has found out already of pictures, by digest. Raises StoreAway."""
+        pictures, vectors = schema.pictures, schema.vectors
+        found: dict[str, Seen] = {}
         with self._connected("read") as connection:
             for start in range(0, len(digests), PART):
-                wanted = select(table.c.digest, table.c.vector).where(
-                    and_(
-                        table.c.digest.in_(digests[start : start + PART]),
-                        table.c.encoder == encoder,
-                        table.c.precision == precision,
+                wanted = (
+                    select(vectors.c.digest, vectors.c.vector, pictures.c.landmarks)
+                    .join(pictures, pictures.c.digest == vectors.c.digest)
+                    .where(
+                        and_(
+                            vectors.c.digest.in_(digests[start : start + PART]),
+                            vectors.c.encoder == encoder,
+                            vectors.c.precision == precision,
+                        )
                     )
                 )
-                found |= {row[0]: np.frombuffer(row[1], np.float32) for row in connection.execute(wanted)}
+                for digest, vector, landmarks in connection.execute(wanted):
+                    found[digest] = Seen(np.frombuffer(vector, np.float32), landmarks)
         return found
 
     def prune(self, *, events_before: float, requests_before: float) -> dict[str, int]:

@@ -67,7 +67,7 @@ class UnitOfWork:
         self.links: dict[str, str] = {}  # session key -> user key
         self._stored: set[str] = set()  # item ids that have a row
         self._changed: dict[str, ItemState] = {}
-        self._pictures: dict[str, bytes] = {}
+        self._pictures: dict[str, tuple[bytes, bytes | None]] = {}
         self._vectors: dict[tuple[str, str, str], bytes] = {}
         self._events: list[dict[str, Any]] = []
         self._replies: dict[str, tuple[str, str]] = {}  # key -> digest, reply
@@ -91,9 +91,9 @@ class UnitOfWork:
         self.items[state.item_id] = self._changed[state.item_id] = numbered
         return numbered
 
-    def add_picture(self, digest: str, content: bytes) -> None:
-        """Keep a picture."""
-        self._pictures[digest] = content
+    def add_picture(self, digest: str, content: bytes, landmarks: bytes | None) -> None:
+        """Keep a picture, and its landmarks where they are known."""
+        self._pictures[digest] = content, landmarks
 
     def add_vector(self, digest: str, encoder: str, precision: str, vector: bytes) -> None:
         """Keep what an encoder made of a picture."""
@@ -198,9 +198,16 @@ class UnitOfWork:
             found = self._connection.execute(select(pictures.c.digest).where(pictures.c.digest.in_(part)))
             there = {row[0] for row in found}
             if new := [
-                {"digest": digest, "content": self._pictures[digest], "at": self.now}
-                for digest in part if digest not in there
-            ]:  # fmt: skip
+                dict(
+                    zip(
+                        ("digest", "content", "landmarks", "at"),
+                        (digest, *self._pictures[digest], self.now),
+                        strict=True,
+                    )
+                )
+                for digest in part
+                if digest not in there
+            ]:
                 self._connection.execute(insert(pictures), new)
         for digest, encoder, precision in self._vectors:
             key = and_(vectors.c.digest == digest, vectors.c.encoder == encoder, vectors.c.precision == precision)

@@ -8,7 +8,7 @@ alike.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import cv2
 import faiss
 import numpy as np
 
+from service.recommender.changes.growing import Growing
 from service.recommender.index.vector_index import one_thread
 
 CANDIDATES = 3  # pictures that a photo is held against, those with the most votes
@@ -117,6 +118,9 @@ class Gallery:
         """packed: (pictures, FEATURES, PACKED) uint8; descriptions: of `sorted_descriptions`."""
         self._packed = packed
         self._descriptions = descriptions
+        self._new = Growing(np.empty((0, FEATURES, PACKED), np.uint8))  # pictures that came since
+        self._new_descriptions: faiss.IndexBinary | None = None
+        self._gone: set[int] = set()  # positions of pictures that are not there any more
 
     @classmethod
     def open(cls, packed: Path, descriptions: Path) -> "Gallery":
@@ -128,24 +132,69 @@ class Gallery:
         return cls(marks, faiss.read_index_binary(str(descriptions)))
 
     def __len__(self) -> int:
-        return len(self._packed)
+        return len(self._packed) + len(self._new)
 
     def picture(self, position: int) -> Landmarks:
         """Of the picture at this position of the index."""
-        return Landmarks.unpacked(self._packed[position])
+        sealed = len(self._packed)
+        return Landmarks.unpacked(self._packed[position] if position < sealed else self._new.array[position - sealed])
+
+    def add(self, packed: np.ndarray) -> int:
+        """One more picture, (FEATURES, PACKED) uint8; returns its position."""
+        position = len(self)
+        self._new.append(packed[None])
+        if self._new_descriptions is None:
+            self._new_descriptions = _empty_like(self._descriptions)
+        voting = packed[:VOTING]
+        descriptions = np.ascontiguousarray(voting[voting[:, 0] > 0][:, 4:])
+        if len(descriptions):
+            with one_thread():
+                self._new_descriptions.add_with_ids(descriptions, np.full(len(descriptions), position))
+        return position
+
+    def show(self, position: int, there: bool) -> None:
+        """Whether a picture may be found."""
+        (self._gone.discard if there else self._gone.add)(position)
 
     def likely(self, photo: Landmarks, *, k: int = CANDIDATES) -> list[int]:
         """The positions of the pictures that most of a photo's landmarks vote for, most votes first."""
-        if not len(photo.points) or not self._descriptions.ntotal:
+        if not len(photo.points):
             return []
-        with one_thread():  # a millisecond's work is not worth waking others
-            distances, positions = self._descriptions.search(photo.descriptions[:VOTERS], BALLOTS)
+        parts = [_most_alike(photo, each) for each in (self._descriptions, self._new_descriptions) if each is not None]
+        distances, positions = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+        if len(parts) > 1:  # of both those described most alike
+            order = np.argsort(distances, axis=1, kind="stable")[:, :BALLOTS]
+            distances, positions = np.take_along_axis(distances, order, 1), np.take_along_axis(positions, order, 1)
         alike = (positions >= 0) & (distances < FAR)
+        if self._gone:
+            alike &= ~np.isin(positions, list(self._gone))
         found, voted = np.unique(positions[alike], return_inverse=True)
         votes = np.bincount(voted, 1 - distances[alike] / FAR)
         order = np.argsort(-votes, kind="stable")[:k]
         best: list[int] = found[order[votes[order] >= FEWEST_VOTES]].tolist()
         return best
+
+
+def _most_alike(photo: Landmarks, descriptions: faiss.IndexBinary) -> tuple[np.ndarray, np.ndarray]:
+    """For each landmark that votes the distances and owners of those described most alike: (n, BALLOTS) each."""
+    with one_thread():  # a millisecond's work is not worth waking others
+        distances, positions = descriptions.search(photo.descriptions[:VOTERS], BALLOTS)
+    return np.where(positions < 0, 8 * DESCRIPTION, distances), positions
+
+
+def _empty_like(descriptions: faiss.IndexBinary) -> faiss.IndexBinary:
+    """An index without descriptions that sorts them into the same lists, if there are any."""
+    bits = 8 * DESCRIPTION
+    sorting = faiss.downcast_IndexBinary(descriptions)
+    if not isinstance(sorting, faiss.IndexBinaryIVF):
+        return faiss.IndexBinaryIDMap2(_kept(faiss.IndexBinaryFlat(bits)))
+    middles = faiss.downcast_IndexBinary(sorting.quantizer)
+    codes = faiss.vector_to_array(middles.xb).reshape(-1, DESCRIPTION)
+    quantizer = faiss.IndexBinaryFlat(bits)
+    quantizer.add(codes)
+    index = faiss.IndexBinaryIVF(_kept(quantizer), bits, sorting.nlist)
+    index.nprobe, index.is_trained = sorting.nprobe, True
+    return index
 
 
 def sorted_descriptions(packed: np.ndarray) -> faiss.IndexBinary:
@@ -205,7 +254,9 @@ class Recogniser:
 
     def __init__(self, rows: np.ndarray, gallery: Gallery, certainty: Certainty) -> None:
         """rows: (pictures,) the item of each picture of the gallery."""
-        self._rows, self._gallery, self._certainty = rows, gallery, certainty
+        self._rows, self._gallery, self._certainty = Growing(rows), gallery, certainty
+        self._sealed = len(rows)
+        self._places: dict[int, list[int]] = {}  # of items whose pictures were changed
 
     @classmethod
     def open(cls, packed: Path, descriptions: Path, rows: np.ndarray, facts: Mapping[str, Any]) -> "Recogniser":
@@ -216,6 +267,24 @@ class Recogniser:
             raise ValueError(f"{packed.name} has {len(gallery)} pictures, the index {len(rows)}")
         return cls(rows, gallery, Certainty(**{name: float(facts[name]) for name in Certainty.__slots__}))
 
+    def put(self, row: int, packed: Sequence[np.ndarray]) -> None:
+        """Give an item these pictures, each (FEATURES, PACKED) uint8, in place of those that it has; none: it has no
+        picture any more."""
+        for position in [*self._of_release(row), *self._places.get(row, ())]:
+            self._gallery.show(position, False)
+        self._places[row] = [self._gallery.add(each) for each in packed]
+        self._rows.append(np.full(len(packed), row))
+
+    def restore(self, row: int) -> None:
+        """Give an item of the release its own pictures back."""
+        self.put(row, ())
+        for position in self._of_release(row):
+            self._gallery.show(position, True)
+
+    def _of_release(self, row: int) -> list[int]:
+        first, last = np.searchsorted(self._rows.array[: self._sealed], [row, row + 1])
+        return list(range(int(first), int(last)))
+
     def match(self, pixels: np.ndarray) -> Match | None:
         """The item that a photo shows, or None. pixels: (side, side, 3) uint8, as the encoder sees it."""
         for look in (find, mirrored):
@@ -224,5 +293,5 @@ class Recogniser:
             # of the same number that with most votes
             corners, position = max(agreed, key=lambda each: each[0], default=(0, 0))
             if corners and (confidence := self._certainty.of(corners)) >= self._certainty.at:
-                return Match(int(self._rows[position]), confidence)
+                return Match(int(self._rows.array[position]), confidence)
         return None

@@ -33,6 +33,7 @@ def upgrade() -> None:
         "pictures",
         sa.Column("digest", sa.String(64), primary_key=True),
         sa.Column("content", sa.LargeBinary, nullable=False),
+        sa.Column("landmarks", sa.LargeBinary),
         sa.Column("at", sa.Float, nullable=False),
     )
     op.create_table(
