@@ -128,10 +128,10 @@ class Overlay:
         self._extend(row, values)
         if change.pictures is not None:
             self._show(row, change.pictures)
-            return row if change.pictures else None
-        if row < items.sealed:
+        elif row < items.sealed:
             self._restore(row)
-        return None
+        self._place(row, values)
+        return row if change.pictures else None
 
     def _has_own_picture(self, row: int | None) -> bool:
         """Whether the release itself has a picture of the item."""
@@ -147,8 +147,19 @@ class Overlay:
         if self._index is not None and row >= self._index.shape[0]:
             self._index.put(row, np.empty((0, self._index.sealed_dim), np.float32))
 
+    def _place(self, row: int, values: Mapping[str, Any]) -> None:
+        """Give an item that came since the factor that its picture and attributes let expect."""
+        if self._ranker is None or row < self._items.sealed:
+            return
+        vector = None
+        if self._index is not None and self._index.pictured[row]:
+            vector = self._index.vectors(np.array([row]))[0]
+        prior = self._recommender.release.item_prior
+        factor = np.zeros(self._ranker.item_factors.shape[1], np.float32)
+        self._ranker.put(row, factor if prior is None else prior.factor(values, vector))
+
     def _show(self, row: int, pictures: Sequence[LookedAt]) -> None:
-        """Have an item's pictures be these, and give one that came since its factor."""
+        """Have an item's pictures be these."""
         release, vectors = self._recommender.release, np.array([each.vector for each in pictures], np.float32)
         if self._index is not None:
             self._index.put(row, vectors.reshape(-1, self._index.sealed_dim))

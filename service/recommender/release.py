@@ -30,6 +30,7 @@ from service.recommender.factors import Ranker
 from service.recommender.index.in_catalogue import InCatalogue
 from service.recommender.index.recognition import Recogniser
 from service.recommender.index.vector_index import EF_SEARCH, Index
+from service.recommender.item_prior import ItemPrior
 from service.recommender.scoring.weights import Blend
 from service.recommender.thumbnails import Thumbnails
 from service.recommender.user_profile import Segments
@@ -117,6 +118,7 @@ class Release:
     segments: Segments | None = None
     recogniser: Recogniser | None = None
     familiarity: InCatalogue | None = None
+    item_prior: ItemPrior | None = None
 
     @classmethod
     def open(cls, path: Path | str, *, trusted: Sequence[Ed25519PublicKey] = ()) -> "Release":
@@ -169,6 +171,7 @@ class Release:
             segments,
             recogniser,
             familiarity,
+            None if ranker is None else ItemPrior.open(path),
         )
         release._require_fit()
         return release
