@@ -6,6 +6,7 @@
     |  |- UnsupportedMedia   not a picture that we read (JPEG, PNG, WebP, GIF, HEIC, AVIF)
     |  |- UnreadablePicture  a picture, but truncated or corrupt
     |  |- TooLarge           more bytes or pixels than the service accepts
+    |  |- KeyNeeded          a key that was not sent, or is wrong
     |  `- NotFound           an item or user that this release does not hold
     |- Busy                  nothing is wrong with the question; ask again later
     |  |- Overloaded         more requests wait than may
@@ -82,6 +83,10 @@ class UnreadablePicture(BadQuery):
 
 class TooLarge(BadQuery):
     """More bytes or pixels than the service accepts."""
+
+
+class KeyNeeded(BadQuery):
+    """The request needs a key that it does not send."""
 
 
 class NotFound(BadQuery):

@@ -17,6 +17,7 @@ from service.live.runtime import Live, LiveLimits
 from service.observability.metrics import Metrics
 from service.observability.recall_monitor import RecallMonitor
 from service.observability.request_recorder import RequestRecorder
+from service.open_inference.catalogue_model import catalogue_model
 from service.open_inference.grpc_server import GrpcFront
 from service.open_inference.models import models
 from service.open_inference.rest import PREFIX
@@ -151,7 +152,9 @@ class Runtime:
             self._tracing.close()
 
     def _switched(self, production: LoadedRelease) -> None:
-        self.inference = Inference(models(production, self.answering), production.number, self._inferred)
+        key = self._settings.catalogue_key
+        also = [] if self._live_api is None or key is None else [catalogue_model(self.live, key)]
+        self.inference = Inference(models(production, self.answering, also), production.number, self._inferred)
         self._metrics.observe_release(production.number, production.encoder)
 
     def _inferred(self, model: str, error: Exception | None) -> None:
@@ -175,7 +178,9 @@ def _plan(settings: Settings) -> Plan | None:
     if settings.candidate is None:
         return None
     bounds = Bounds(settings.candidate_errors, settings.candidate_overlap, settings.candidate_fewest)
-    return Plan(settings.candidate, settings.candidate_mode, settings.candidate_share, settings.user_key, bounds)
+    return Plan(
+        settings.candidate, settings.candidate_mode, settings.candidate_share, settings.user_key, bounds, settings.store
+    )
 
 
 def _tracing(settings: Settings) -> "Tracing | None":

@@ -1,9 +1,7 @@
 """The catalogue as a release holds it, and what was changed since: ids, titles, attributes, what passes a filter."""
 
-import json
 import math
-import threading
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,23 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from service.errors import BadQuery, NotFound
+from service.errors import NotFound
 from service.recommender.changes.growing import Growing
-from service.recommender.filters import TYPES, passing
+from service.recommender.filters import Masks
 
 POPULARITY, PICTURED = "_popularity", "_pictured"
 SAME = "_same"  # (int32) items with nearly the same picture have the same number; 0: no other has it
 GROUP = "group"  # the column of the catalogue that says which items are variants of one product
-MASKS = 64  # filters whose items are remembered
 NAMED = ("item_id", "title", "category")  # what is said of an item beside its attributes
-
-
-@dataclass(slots=True)
-class _Mask:
-    """The items that pass one filter, and how much of the journal it takes account of."""
-
-    passing: Growing
-    seen: int = 0
 
 
 @dataclass(slots=True)
@@ -72,9 +61,7 @@ class Items:
         self._changed: dict[int, dict[str, Any]] = {}  # row -> all of its values
         self._there = Growing(np.ones(self.sealed, bool))
         self.withdrawn = 0
-        self._journal: list[int] = []  # rows in the order in which they were changed
-        self._masks: OrderedDict[str, _Mask] = OrderedDict()
-        self._masking = threading.Lock()
+        self._masks = Masks(self._table, self.kinds)
 
     @classmethod
     def open(cls, path: Path, kinds: Mapping[str, str]) -> "Items":
@@ -157,7 +144,7 @@ class Items:
         for name, numbers in self._numbers.items():
             numbers.codes.extend_to(row + 1, 0)
             numbers.codes.array[row] = numbers.number(values.get(name))
-        self._note(row)
+        self._masks.changed(row)
         return row
 
     def withdraw(self, row: int) -> None:
@@ -165,7 +152,7 @@ class Items:
         self.withdrawn += int(self._there.array[row])
         self._there.array[row] = False
         self._changed.pop(row, None)
-        self._note(row)
+        self._masks.changed(row)
 
     def touch(self, row: int) -> float:
         """One more user has touched an item; returns how many have."""
@@ -256,45 +243,7 @@ class Items:
         As `filters.passing`. Raises BadQuery."""
         if not filter:
             return self._there.array if self.withdrawn else None
-        try:
-            key = json.dumps(filter, sort_keys=True)
-        except RecursionError as error:
-            raise BadQuery("filter: nested too deeply", field="filter") from error
-        with self._masking:
-            if (found := self._masks.get(key)) is None:
-                found = self._masks[key] = _Mask(Growing(passing(self._table, self.kinds, json.loads(key))))
-            self._masks.move_to_end(key)
-            while len(self._masks) > MASKS:
-                self._masks.popitem(last=False)
-            self._bring_up_to_date(found, json.loads(key))
-            mask = found.passing.array
-        mask.flags.writeable = False
-        return mask
-
-    def _bring_up_to_date(self, mask: _Mask, filter: Mapping[str, Any]) -> None:
-        """Look at what was changed since the mask was last asked for, and at nothing else."""
-        mask.passing.extend_to(len(self), False)
-        if mask.seen == len(self._journal):
-            return
-        rows = np.unique(self._journal[mask.seen :])
-        mask.seen = len(self._journal)
-        there = np.array([row for row in rows.tolist() if row in self._changed], np.int64)
-        mask.passing.array[rows] = False
-        if len(there):
-            names = [name for name in filter if name in self.kinds]
-            table = pa.table(
-                {
-                    name: pa.array([self._changed[row].get(name) for row in there.tolist()], TYPES[self.kinds[name]])
-                    for name in names
-                }
-            )
-            mask.passing.array[there] = passing(table, self.kinds, filter)
-
-    def _note(self, row: int) -> None:
-        self._journal.append(row)
-        if len(self._journal) > 4 * (len(self._changed) + self.withdrawn) + 10_000:  # most of it is said twice
-            self._journal = list(dict.fromkeys(self._journal))
-            self._masks.clear()
+        return self._masks.of(filter, self._changed, self._there.array)
 
 
 def _number(table: pa.Table, name: str) -> _Numbers:

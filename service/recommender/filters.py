@@ -1,6 +1,10 @@
 """Which items pass a filter: a list means any of, an object {"min", "max"} a range, a single value equality."""
 
+import json
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,6 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from service.errors import BadQuery, is_number, shown
+from service.recommender.changes.growing import Growing
+
+REMEMBERED = 64  # filters
+MOST_CHANGES = 50_000  # after which masks are made anew
 
 TYPES: Mapping[str, pa.DataType] = {
     "number": pa.float64(),
@@ -15,6 +23,71 @@ TYPES: Mapping[str, pa.DataType] = {
     "category": pa.string(),
     "tags": pa.list_(pa.string()),
 }
+
+
+@dataclass(slots=True)
+class _Mask:
+    """The items that pass one filter, and how many changes it takes account of."""
+
+    passing: Growing
+    seen: int = 0
+
+
+class Masks:
+    """Which items pass the filters that were asked for of late. A mask is brought up to date, not made anew."""
+
+    def __init__(self, table: pa.Table, kinds: Mapping[str, str]) -> None:
+        """table: of the items that do not change; kinds: as for `passing`, with the columns that come since."""
+        self._table, self._kinds = table, kinds
+        self._journal: list[int] = []  # rows in the order in which they were changed
+        self._masks: OrderedDict[str, _Mask] = OrderedDict()
+        self._masking = threading.Lock()
+
+    def changed(self, row: int) -> None:
+        """An item came, got other values, or went."""
+        self._journal.append(row)
+        if len(self._journal) > MOST_CHANGES:
+            self._journal.clear()
+            self._masks.clear()
+
+    def of(self, filter: Mapping[str, Any], values: Mapping[int, Mapping[str, Any]], there: np.ndarray) -> np.ndarray:
+        """Which items pass: (items,) bool. Raises BadQuery.
+
+        values: of the items that came or changed, by row; there: (items,) bool, which were not withdrawn."""
+        try:
+            key = json.dumps(filter, sort_keys=True)
+        except RecursionError as error:
+            raise BadQuery("filter: nested too deeply", field="filter") from error
+        filter = json.loads(key)
+        with self._masking:
+            if (found := self._masks.get(key)) is None:
+                found = self._masks[key] = _Mask(Growing(passing(self._table, self._kinds, filter)))
+                changed = list(dict.fromkeys([*values, *np.flatnonzero(~there).tolist()]))
+            else:
+                changed = list(dict.fromkeys(self._journal[found.seen :]))
+            found.passing.extend_to(len(there), False)
+            if changed:
+                self._look_again(found.passing.array, filter, values, changed)
+            found.seen = len(self._journal)
+            self._masks.move_to_end(key)
+            while len(self._masks) > REMEMBERED:
+                self._masks.popitem(last=False)
+            mask = found.passing.array
+        mask.flags.writeable = False
+        return mask
+
+    def _look_again(
+        self, mask: np.ndarray, filter: Mapping[str, Any], values: Mapping[int, Mapping[str, Any]], rows: list[int]
+    ) -> None:
+        mask[rows] = False
+        there = [row for row in rows if row in values]
+        if not there:
+            return
+        columns = {
+            name: pa.array([values[row].get(name) for row in there], TYPES[self._kinds[name]])
+            for name in filter if name in self._kinds
+        }  # fmt: skip
+        mask[there] = passing(pa.table(columns), self._kinds, filter)
 
 
 def passing(table: pa.Table, kinds: Mapping[str, str], filter: Mapping[str, Any]) -> np.ndarray:
