@@ -49,7 +49,7 @@ releases/1/manifest.json: | install demo/items.csv
 
 serve: install releases/1/manifest.json ## train the demo release if there is none, and serve it
 	@echo "serving on http://127.0.0.1:$(PORT); in another terminal: make ask"
-	$(BIN)/vitrine serve releases/1 $(PORTS)
+	VITRINE_STORE=$${VITRINE_STORE-releases/store.db} VITRINE_CATALOGUE_KEY=$${VITRINE_CATALOGUE_KEY-catalogue-demo} $(BIN)/vitrine serve releases/1 $(PORTS)
 
 # a real Triton server, without Docker or a GPU; where NVIDIA's image runs, use that: triton/install.sh says what differs
 .triton/installed: triton/install.sh $(wildcard triton/requirements/*.txt) triton/backends/onnxruntime/model.py
