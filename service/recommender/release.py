@@ -5,7 +5,8 @@
     landmarks.npy, landmarks.faiss (by which an item is recognised)   density.npy (by which something foreign is)
     encoder.int8.onnx, encoder.fp16.onnx (the encoder in fewer bits, where it was asked for and answers alike)
     ranker/ (item_factors, user_factors, gramian, history_indptr, history_items .npy, users.parquet,
-             objective.json, blend.json; with features item_prior, user_prior, user_base; trend, segments)
+             objective.json, blend.json; with features item_prior, user_prior, user_base; trend, segments;
+             trend_late, trend_ever, from which later events go on with the trend)
     features.json   golden/   report/
 
 Encoder, vectors and index are absent for a catalogue without pictures, the arrays of ranker/ for one without

@@ -29,6 +29,9 @@ def describe(
     fingerprint: of the catalogue; index, ranker, precisions: the facts of these stages, None where there is none."""
     weights = options.encoder.weights
     shown = weights if weights in ("imagenet", "none") else Path(weights).name  # never a path of this machine
+    ranked = ranker and {
+        "factors": options.ranker.factors, "user_key": key_check(options.user_key), "trend": ranker["trend"],
+    }  # fmt: skip
     encoder = {"backbone": options.encoder.backbone, "dim": options.encoder.dim, "precisions": dict(precisions)}
     return Manifest(
         release=0,
@@ -55,5 +58,5 @@ def describe(
         code=code_revision(),
         encoder=encoder if index else None,
         index=dict(index) if index else None,
-        ranker={"factors": options.ranker.factors, "user_key": key_check(options.user_key)} if ranker else None,
+        ranker=ranked or None,
     )

@@ -44,11 +44,12 @@ class RankerParameters:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A trained ranker, its arrays by file name, and the user ids of its rows."""
+    """A trained ranker, its arrays by file name, the user ids of its rows, and what the log says when it ends."""
 
     ranker: Ranker
     arrays: dict[str, np.ndarray]
     users: list[str]
+    end: "Moment"
 
 
 def confidence_matrix(
@@ -98,10 +99,21 @@ def history_of(
 @dataclass(frozen=True, slots=True)
 class Moment:
     """What the log says of the items at one time. popularity: (items,), how many users touched each before it;
-    trend: (items,) float32, the logarithm of how much more an item is touched of late than over the whole log."""
+    trend: (items,) float32, the logarithm of how much more an item is touched of late than over the whole log.
+
+    It is log((late x touches / sum of late + smoothing) / (ever + smoothing)); late: (items,) float64, the touches of
+    each, weighed by their age at the time `at`, in seconds; ever: (items,) float64, all of them."""
 
     popularity: np.ndarray
     trend: np.ndarray
+    late: np.ndarray
+    ever: np.ndarray
+    at: float
+
+    def continued(self) -> dict[str, float]:
+        """What goes on with the trend beside `late` and `ever`: half_life in days, `at` in seconds."""
+        touches = int(self.ever.sum())
+        return {"half_life": TREND_HALF_LIFE, "smoothing": TREND_SMOOTHING, "at": self.at, "touches": touches}
 
 
 def moments(interactions: pd.DataFrame, *, items: int, times: np.ndarray) -> Iterator[Moment]:
@@ -126,13 +138,14 @@ def moments(interactions: pd.DataFrame, *, items: int, times: np.ndarray) -> Ite
         start, clock = end, float(time)
         scaled = late * (end / max(late.sum(), 1e-9))
         found = np.log((scaled + TREND_SMOOTHING) / (ever + TREND_SMOOTHING)).astype(np.float32)
-        yield Moment(popularity.copy(), found)
+        yield Moment(popularity.copy(), found, late.copy(), ever.copy(), clock)
 
 
 def at_end(interactions: pd.DataFrame, *, items: int) -> Moment:
     """What the whole log says of the items."""
     if interactions.empty:
-        return Moment(np.zeros(items, np.int64), np.zeros(items, np.float32))
+        none = np.zeros(items)
+        return Moment(none.astype(np.int64), none.astype(np.float32), none, none, 0.0)
     last = interactions["timestamp"].to_numpy()[-1:]
     return next(moments(interactions, items=items, times=last + 1))
 
@@ -166,10 +179,11 @@ def train(
     )
     indptr, history, confidence, times = history_of(interactions, matrix, users)
     touched = matrix.getnnz(axis=0) > 0
+    end = at_end(interactions, items=items)
     arrays = {
         "item_factors": made.items, "user_factors": made.users, "gramian": made.items[touched].T @ made.items[touched],
         "history_indptr": indptr, "history_items": history, "history_confidence": confidence, "history_times": times,
-        "trend": at_end(interactions, items=items).trend, **_priors(made, profiles),
+        "trend": end.trend, "trend_late": end.late, "trend_ever": end.ever, **_priors(made, profiles),
     }  # fmt: skip
     found = None
     if beside:
@@ -177,7 +191,7 @@ def train(
         arrays |= item_neighbours.arrays("item_to_item", sparse)
         found = Neighbours(sparse.indptr, sparse.indices, sparse.data)
     keys = {hash_user(user, user_key): row for row, user in enumerate(users)}
-    return Trained(_ranker(arrays, keys, parameters.objective, int(touched.sum()), found), arrays, users)
+    return Trained(_ranker(arrays, keys, parameters.objective, int(touched.sum()), found), arrays, users, end)
 
 
 def _ranker(

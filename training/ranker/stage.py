@@ -44,4 +44,5 @@ def build(
         "pairs": len(trained.arrays["history_items"]),
         "parameters": asdict(parameters),
         "trade": learned.trade,
+        "trend": trained.end.continued(),
     }
