@@ -58,5 +58,5 @@ def describe(
         code=code_revision(),
         encoder=encoder if index else None,
         index=dict(index) if index else None,
-        ranker=ranked or None,
+        ranker=dict(ranked) if ranked else None,
     )
