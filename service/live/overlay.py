@@ -86,7 +86,8 @@ class Overlay:
 
     def catch_up(self) -> None:
         """Apply all that the store holds. Raises StoreAway, EncoderAway: what was not applied is, the next time."""
-        self.apply(self._store.changes(self.position))
+        while (changes := self._store.changes(self.position)).upto > self.position:
+            self.apply(changes)
 
     def apply(self, changes: Changes) -> None:
         """Apply what comes after `position`."""
@@ -100,7 +101,7 @@ class Overlay:
         for session_key, user_key in changes.links:
             since.join(session_key, user_key)
         self._happen(changes.events)
-        self.position = max(self.position, changes.upto)
+        self.position = changes.upto
 
     def _change(self, changes: Sequence[_Change]) -> None:
         with self._recommender.changing.writing():

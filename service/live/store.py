@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Engine, and_, create_engine, delete, event, select
+from sqlalchemy import Connection, Engine, Table, and_, create_engine, delete, event, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
@@ -24,6 +24,8 @@ from service.live.unit_of_work import ItemState, Operation, UnitOfWork, item_sta
 CONNECT, STATEMENT = 3, 5  # seconds within which PostgreSQL must let us in, and answer
 LOOK_AGAIN = 1.0  # seconds between attempts to reach a store at start
 PART = 500  # digests asked for at once
+WINDOW = 50_000  # changes that are read at once
+PRUNING = 60  # seconds that forgetting what is old may take
 
 Observe = Callable[[str, float], None]  # what was done, and the seconds that it took
 
@@ -98,25 +100,28 @@ class Store:
             return int(connection.execute(select(schema.log.c.last)).scalar_one())
 
     def changes(self, after: int) -> Changes:
-        """What was changed since the number `after`, in order. Raises StoreAway."""
+        """The first of what was changed since the number `after`, in order, of at most WINDOW numbers.
+
+        Where `upto` is `after`, there is nothing more. Raises StoreAway."""
         with self._connected("read") as connection:
             last = int(connection.execute(select(schema.log.c.last)).scalar_one())
             if last <= after:
-                return Changes(last, (), (), (), ())
+                return Changes(after, (), (), (), ())
+            upto = min(last, after + WINDOW)
 
-            def since(table: Any, *columns: Any) -> list[Any]:
+            def since(table: Table, *columns: Any) -> list[Any]:
                 number = table.c.sequence
-                wanted = select(*columns).where(and_(number > after, number <= last)).order_by(number)
+                wanted = select(*columns).where(and_(number > after, number <= upto)).order_by(number)
                 return list(connection.execute(wanted))
 
-            # an item that was changed again meanwhile comes with its later state, and once more with the next
-            found = select(schema.items).where(schema.items.c.sequence > after).order_by(schema.items.c.sequence)
-            states = [item_state(row) for row in connection.execute(found)]
-            events = [StoredEvent(*row) for row in since(schema.events, schema.events)]
-            links = [
-                (row[0], row[1]) for row in since(schema.links, schema.links.c.session_key, schema.links.c.user_key)
-            ]
-            return Changes(last, states, events, links, [row[0] for row in since(schema.erased, schema.erased.c.mark)])
+            links, erased = schema.links, schema.erased
+            return Changes(
+                upto,
+                [item_state(row) for row in since(schema.items, schema.items)],
+                [StoredEvent(*row) for row in since(schema.events, schema.events)],
+                [(row[0], row[1]) for row in since(links, links.c.session_key, links.c.user_key)],
+                [row[0] for row in since(erased, erased.c.mark)],
+            )
 
     def write(self, operations: Sequence[Operation]) -> list[Any]:
         """Do all of these in one transaction, in order -> what each replies, or the error that it alone has.
@@ -159,6 +164,8 @@ class Store:
         -> how many of each. Raises StoreAway."""
         events, requests, pictures = schema.events, schema.requests, schema.pictures
         with self._connected("prune", commit=True) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text(f"SET LOCAL statement_timeout = '{PRUNING}s'"))
             lists = connection.execute(select(schema.items.c.pictures).where(schema.items.c.pictures.is_not(None)))
             shown = {digest for row in lists for digest in json.loads(row[0])}
             there = connection.execute(select(pictures.c.digest).where(pictures.c.at < requests_before))
