@@ -1,5 +1,6 @@
 """What can be asked of the live part, over whatever protocol: item changes, events, sessions, erasure."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from service.live.writer import GroupCommit
 from service.recommender.query import check_id
 from service.recommender.user_keys import erasure_mark, hash_session, hash_user
 
+AT_ONCE = 16  # lines whose pictures are looked at together
 APPLIED_WITHIN = 5.0  # seconds for which a reply waits until this process answers accordingly
 
 Reply = dict[str, Any]
@@ -75,21 +77,30 @@ class LiveApi:
         attempt: of all together. Raises BadQuery where there are too many."""
         if len(lines) > LINES:
             raise BadQuery(f"at most {LINES} lines are taken at once; got {len(lines)}")
-        replies: list[Reply] = [{} for _ in lines]
-        operations: dict[int, Operation] = {}
-        for at, text in enumerate(lines):
-            mine = None if attempt is None else Attempt(f"{attempt.key[:56]}:{at}", attempt.digest)
-            try:
-                line = parse_line(text, self._overlay().kinds)
-                operations[at] = await self._operation(line, mine)
-            except BadQuery as error:
-                replies[at] = {"error": str(error), "field": error.field}
-        for at, found in zip(operations, await self._writer.submit_all(list(operations.values())), strict=True):
-            replies[at] = {"error": str(found), "field": found.field} if isinstance(found, BadQuery) else found
+        attempts = [attempt and Attempt(f"{attempt.key[:56]}:{at}", attempt.digest) for at in range(len(lines))]
+        found: list[Any] = []  # of each line its operation, or what is wrong with it; then its reply
+        for start in range(0, len(lines), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            found += await asyncio.gather(*map(self._operation, lines[part], attempts[part]))
+        right = [at for at, operation in enumerate(found) if not isinstance(operation, BadQuery)]
+        for at, reply in zip(right, await self._writer.submit_all([found[at] for at in right]), strict=True):
+            found[at] = reply
+        replies = [
+            {"line": at, "error": str(reply), "field": reply.field}
+            if isinstance(reply, BadQuery)
+            else {"line": at, **reply}
+            for at, reply in enumerate(found, 1)
+        ]
         await self._until_applied(max((reply.get("sequence", 0) for reply in replies), default=0))
-        return [{"line": at, **reply} for at, reply in enumerate(replies, 1)]
+        return replies
 
-    async def _operation(self, line: Line, attempt: Attempt | None) -> Operation:
+    async def _operation(self, text: bytes, attempt: Attempt | None) -> Operation | BadQuery:
+        try:
+            return await self._operation_of(parse_line(text, self._overlay().kinds), attempt)
+        except BadQuery as error:
+            return error
+
+    async def _operation_of(self, line: Line, attempt: Attempt | None) -> Operation:
         known = self._overlay().holds(line.item_id)
         if line.operation == "withdraw":
             return WithdrawItem(line.item_id, known, attempt)
