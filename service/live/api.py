@@ -85,13 +85,13 @@ class LiveApi:
         right = [at for at, operation in enumerate(found) if not isinstance(operation, BadQuery)]
         for at, reply in zip(right, await self._writer.submit_all([found[at] for at in right]), strict=True):
             found[at] = reply
-        replies = [
+        replies: list[Reply] = [
             {"line": at, "error": str(reply), "field": reply.field}
             if isinstance(reply, BadQuery)
             else {"line": at, **reply}
             for at, reply in enumerate(found, 1)
         ]
-        await self._until_applied(max((reply.get("sequence", 0) for reply in replies), default=0))
+        await self._until_applied(max((int(reply.get("sequence") or 0) for reply in replies), default=0))
         return replies
 
     async def _operation(self, text: bytes, attempt: Attempt | None) -> Operation | BadQuery:
