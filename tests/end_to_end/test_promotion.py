@@ -15,7 +15,7 @@ import pytest
 
 from service.files import digest
 from service.recommender.release import MANIFEST, verify
-from tests.processes import HOME, free_port, mlflow, serve, wait_until
+from tests.processes import free_port, mlflow, serve, shadow_report, wait_until
 from tests.shop import catalogues
 from tests.team import QUICK, Team
 from training.promotion import alias_moves
@@ -78,18 +78,8 @@ def test_a_teams_month(month: tuple[Path, Path, Path], tmp_path: Path) -> None:
             counted = 'vitrine_shadow_queries_total{outcome="answered"}'
             wait_until(lambda: service.metric(counted) == 60, log=service.log)
             seen = tmp_path / "shadow.json"
-            report = [
-                sys.executable,
-                "-m",
-                "training",
-                "shadow-report",
-                str(service.http.base_url),
-                "--out",
-                str(seen),
-                "--metrics-port",
-                str(service.metrics),
-            ]
-            subprocess.run([*report, "--thresholds", str(limits)], cwd=HOME, check=True, stdout=subprocess.DEVNULL)
+            done = shadow_report(service, seen, limits)
+            assert done.returncode == 0, done.stdout + done.stderr
         team.run("promote", 2, "--to", "canary", "--reason", "it ranks alike", "--shadow-report", seen, *judged)
         note(production=1, staging=2, canary=2)
 
