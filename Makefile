@@ -82,7 +82,7 @@ test: check ## the checks, then the tests
 	$(PYTEST)
 
 test-slow: install ## end to end: train, serve, attack, benchmark nothing
-	$(PYTEST) -m slow
+	$(PYTEST) --no-loadscope-reorder -m slow
 
 fuzz: install ## a hundred thousand inputs that are nearly right: pictures, requests, tensors, catalogues (10 minutes)
 	VITRINE_FUZZ=1 $(BIN)/pytest -s tests/fuzz

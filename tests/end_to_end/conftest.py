@@ -1,4 +1,4 @@
-"""A real Triton server."""
+"""A real Triton server, and which tests begin first."""
 
 import os
 import subprocess
@@ -38,3 +38,8 @@ def server(tritonserver: Path, release_folder: Path, tmp_path: Path) -> Iterator
         install(Release.open(release_folder), made.repository)
         made.start()
         yield made
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The README's own path first: it is the longest, and would go on alone if it began last."""
+    items.sort(key=lambda item: item.path.name != "test_newcomer.py")
