@@ -48,9 +48,9 @@ def test_a_bento_answers_on_a_machine_without_the_repository(packed: Team, tmp_p
     assert not {"torch", "mlflow", "pytest"} & {part["name"] for part in parts["components"]}
     lock = packed.folder / "bentoml" / "bentos" / "vitrine" / "1" / "env" / "python" / "requirements.txt"
     clean = tmp_path / "clean"
-    subprocess.run([sys.executable, "-m", "venv", clean], check=True)
-    install = [clean / "bin" / "pip", "install", "--quiet", "--no-deps", "--require-hashes", "-r", lock]
-    subprocess.run(install, check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", clean], check=True)
+    uv = [Path(sys.executable).with_name("uv"), "pip", "install", "--quiet", "--python", clean / "bin" / "python"]
+    subprocess.run([*uv, "--no-deps", "--require-hashes", "-r", lock], check=True)
     port = free_port()
     environment = {
         "PATH": f"{clean}/bin:/usr/bin:/bin", "HOME": str(tmp_path), "BENTOML_HOME": str(tmp_path / "store"),
