@@ -37,7 +37,9 @@ install: .venv/installed-$(EXTRA) ## make the environment (.venv)
 .venv/installed-%: pyproject.toml requirements-%.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-$*.txt
+	sed -n '/^uv==/,/[^\\]$$/p' requirements-$*.txt > .venv/uv.txt
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r .venv/uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-$*.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
