@@ -105,6 +105,15 @@ def serve(
             process.wait(timeout=30)
 
 
+def shadow_report(service: Service, out: Path, thresholds: Path) -> subprocess.CompletedProcess[str]:
+    """`vitrine shadow-report` of it, to its end."""
+    command = [
+        sys.executable, "-m", "training", "shadow-report", str(service.http.base_url), "--out", str(out),
+        "--metrics-port", str(service.metrics), "--thresholds", str(thresholds),
+    ]  # fmt: skip
+    return subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=False)
+
+
 @dataclass
 class Triton:
     """A Triton server process over a repository, in poll mode."""
