@@ -80,15 +80,18 @@ class Store:
         Raises UnsafeSettings where the URL is none, StoreTooNew, StoreAway."""
         engine = _engine(url)
         deadline = time.monotonic() + wait
-        while True:
-            try:
-                schema.upgrade(engine)
-                return cls(engine, observe)
-            except SQLAlchemyError as error:
-                if time.monotonic() >= deadline:
-                    engine.dispose()
-                    raise StoreAway(f"the store cannot be reached: {_short(error)}") from error
-                time.sleep(LOOK_AGAIN)
+        try:
+            while True:
+                try:
+                    schema.upgrade(engine)
+                    return cls(engine, observe)
+                except SQLAlchemyError as error:
+                    if time.monotonic() >= deadline:
+                        raise StoreAway(f"the store cannot be reached: {_short(error)}") from error
+                    time.sleep(LOOK_AGAIN)
+        except BaseException:
+            engine.dispose()
+            raise
 
     def close(self) -> None:
         """End every connection."""
@@ -237,7 +240,7 @@ def _engine(url: str) -> Engine:
             engine = create_engine(parsed, connect_args={"timeout": STATEMENT}, pool_timeout=STATEMENT)
             event.listen(engine, "connect", _prepare_sqlite)
             return engine
-    except (ArgumentError, NoSuchModuleError, OSError) as error:
+    except (ArgumentError, NoSuchModuleError, OSError, ValueError) as error:  # ValueError: a port that is no number
         raise UnsafeSettings(f"VITRINE_STORE: {type(error).__name__}: {expected}") from None
     raise UnsafeSettings(f"VITRINE_STORE: {expected}")
 
