@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,21 +142,6 @@ def test_one_operation_that_is_wrong_harms_no_other_of_its_transaction(store: St
     replies = write(store, PutItem("a", {}), PatchItem("none", {"price": 1.0}, known=False), PutItem("b", {}))
     assert isinstance(replies[1], NotFound)
     assert [replies[0]["sequence"], replies[2]["sequence"]] == [1, 2]
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: view(ANNA, "nul\0"),
-        lambda: PutItem("nul\0", {}),
-        lambda: AddEvents([NewEvent(ANNA, "1", "view")], attempt=Attempt("nul\0", "d")),
-    ],
-)
-def test_what_a_database_cannot_hold_harms_no_other_operation(store: Store, make: Callable[[], Operation]) -> None:
-    """PostgreSQL has no text with the character of number 0: only who sent it is refused."""
-    replies = write(store, PutItem("a", {}), make(), PutItem("b", {}))
-    assert [replies[0]["item_id"], replies[2]["item_id"]] == ["a", "b"]
-    assert {item.item_id for item in store.changes(0).items} >= {"a", "b"}
 
 
 def test_attributes_come_back_as_they_were_sent(store: Store) -> None:
