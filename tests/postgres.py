@@ -5,10 +5,11 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
@@ -35,6 +36,20 @@ class Postgres:
     def start(self) -> None:
         """Start it again, with all that it held."""
         self._server.start()
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """During the block no process of it does anything: it accepts connections, and never answers."""
+        server = psutil.Process(self._server.get_pid())
+        tree = [server, *server.children(recursive=True)]
+        for process in tree:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in tree:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def end(self) -> None:
         """End it for good."""

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 
 from service.errors import BadQuery, NotFound, StoreAway, StoreTooNew, UnsafeSettings
 from service.live import schema
@@ -24,21 +25,21 @@ from service.live.operations import (
     PutItem,
     WithdrawItem,
 )
-from service.live.store import Store
+from service.live.store import ANSWER, Store
 from service.live.unit_of_work import Attempt, Operation
 from service.recommender.user_keys import erasure_mark, hash_session, hash_user
 from tests.postgres import Postgres
-from tests.processes import HOME
+from tests.processes import HOME, wait_until
 
 KEY = "secret"
 ANNA, BELA = hash_user("anna@example.org", KEY), hash_user("bela@example.org", KEY)
 SESSION = hash_session("s1", KEY)
 VECTOR = np.array([0.6, 0.8], np.float32)
-WRITERS, THREADS, EACH = 2, 2, 30  # processes, threads of each, events of each thread
+WRITERS, THREADS, EACH = 2, 2, 20  # processes, threads of each, events of each thread
 WRITE = """
 import sys, threading
 from service.live.operations import AddEvents, NewEvent
-from service.live.store import Store
+from service.live.store import ANSWER, Store
 store = Store.open(sys.argv[1])
 def write(who):
     for number in range({each}):
@@ -80,7 +81,7 @@ def test_who_follows_several_writing_processes_sees_every_number_once_and_in_ord
     while any(each.poll() is None for each in writers) or store.position() > position:
         changes = store.changes(position)
         assert changes.upto >= position
-        seen += [event.sequence for event in changes.events]
+        seen += [each.sequence for each in changes.events]
         position = changes.upto
     assert [each.returncode for each in writers] == [0] * WRITERS
     assert seen == list(range(1, 2 * EACH * WRITERS * THREADS + 1))
@@ -96,9 +97,9 @@ def test_changes_are_all_that_came_after_a_number_in_their_order(store: Store) -
     assert [(item.item_id, item.withdrawn) for item in every.items] == [("a", False), ("b", True)]
     assert [item.sequence for item in every.items] == sorted(item.sequence for item in every.items)
     assert every.items[0].attributes == {"price": 2.0}
-    assert [event.item_id for event in every.events] == ["a", "b", "b"]
-    assert [event.user_key for event in every.events] == [ANNA] * 3
-    assert [(event.item_id, event.sequence) for event in later.events] == [("b", before + 2)]
+    assert [each.item_id for each in every.events] == ["a", "b", "b"]
+    assert [each.user_key for each in every.events] == [ANNA] * 3
+    assert [(each.item_id, each.sequence) for each in later.events] == [("b", before + 2)]
     assert later.links == [(SESSION, ANNA)]
     assert later.erased == [erasure_mark(BELA)]
     assert later.upto == every.upto == store.position()
@@ -106,11 +107,28 @@ def test_changes_are_all_that_came_after_a_number_in_their_order(store: Store) -
     assert not any((nothing.items, nothing.events, nothing.links, nothing.erased))
 
 
+def test_an_item_that_is_changed_while_others_read_is_in_what_they_read(store: Store, store_url: str) -> None:
+    """Whoever has read up to a number holds every change before it, also where a later one came in between."""
+    write(store, PutItem("a", {"price": 1.0}))
+    other, changed = Store.open(store_url), []
+
+    def change_after_the_number_was_read(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM log" in statement and not changed:
+            changed.append(other.write([PatchItem("a", {"sale": True}, known=True)]))
+
+    event.listen(store._engine, "after_cursor_execute", change_after_the_number_was_read)
+    changes = store.changes(0)
+    assert changes.upto == 1
+    assert [item.attributes for item in changes.items] == [{"price": 1.0, "sale": True}]
+    assert [item.sequence for item in store.changes(1).items] == [2]
+    other.close()
+
+
 def test_events_of_a_session_that_was_joined_are_its_users(store: Store) -> None:
     """Those before it was joined, and those after."""
     write(store, AddEvents([NewEvent(SESSION, "1", "view")], (SESSION,)), LinkSession(SESSION, ANNA))
     write(store, AddEvents([NewEvent(SESSION, "2", "cart")], (SESSION,)))
-    assert [event["item_id"] for event in store.held(ANNA)["events"]] == ["1", "2"]
+    assert [each["item_id"] for each in store.held(ANNA)["events"]] == ["1", "2"]
     assert store.held(ANNA)["sessions"] == 1
     assert store.held(SESSION)["events"] == []
 
@@ -183,7 +201,7 @@ def test_what_is_too_old_is_forgotten(store: Store) -> None:
     write(store, PutItem("a", {}, [picture("d2")]))
     assert store.prune(events_before=150.0, requests_before=0) == {"events": 1, "requests": 0, "pictures": 0}
     assert store.prune(events_before=150.0, requests_before=1e12) == {"events": 0, "requests": 1, "pictures": 1}
-    assert [event.item_id for event in store.changes(0).events] == ["new"]
+    assert [each.item_id for each in store.changes(0).events] == ["new"]
     assert (store.picture("d1"), store.picture("d2")) == (None, b"jpeg")
     assert list(store.seen(["d1", "d2"], encoder="encoder", precision="fp32")) == ["d2"]
     position = store.position()
@@ -256,7 +274,8 @@ def test_a_server_that_went_away_and_came_back_is_used_again(postgres_server: Po
     write(store, view(ANNA))
     postgres_server.stop()
     try:
-        for call in (store.position, lambda: store.changes(0), lambda: write(store, view(ANNA)), lambda: store.held(ANNA)):
+        calls = (store.position, lambda: store.changes(0), lambda: write(store, view(ANNA)), lambda: store.held(ANNA))
+        for call in calls:
             with pytest.raises(StoreAway, match="the store"):
                 call()
     finally:
@@ -264,6 +283,30 @@ def test_a_server_that_went_away_and_came_back_is_used_again(postgres_server: Po
     write(store, view(ANNA))
     assert len(store.changes(0).events) == 2
     store.close()
+
+
+def test_a_server_that_hangs_is_away_after_some_seconds(postgres_server: Postgres) -> None:
+    """It answers nothing, and does not end a connection either."""
+    store = Store.open(postgres_server.database())
+    write(store, view(ANNA))
+    with postgres_server.hanging():
+        began = time.monotonic()
+        with pytest.raises(StoreAway):
+            store.position()
+        with pytest.raises(StoreAway):
+            write(store, view(ANNA))
+        assert time.monotonic() - began < 3 * ANSWER
+    wait_until(lambda: _answers(store), seconds=30)
+    write(store, view(ANNA))
+    assert len(store.held(ANNA)["events"]) in (2, 3)
+    store.close()
+
+
+def _answers(store: Store) -> bool:
+    try:
+        return store.position() > 0
+    except StoreAway:
+        return False
 
 
 @pytest.mark.parametrize(
@@ -277,6 +320,6 @@ def test_a_server_that_went_away_and_came_back_is_used_again(postgres_server: Po
 )
 def test_a_url_that_names_no_store_is_refused_and_not_repeated(url: str) -> None:
     """It may hold a password."""
-    with pytest.raises(UnsafeSettings, match="VITRINE_STORE: expected sqlite:///FILE") as refused:
+    with pytest.raises(UnsafeSettings, match="VITRINE_STORE: .*expected sqlite:///FILE") as refused:
         Store.open(url)
     assert "hunter22" not in str(refused.value)
