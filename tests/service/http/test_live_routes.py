@@ -103,7 +103,9 @@ def test_a_withdrawn_item_is_not_there_any_more(client: httpx.Client, photo: byt
     assert_problem(client.get("/items/w/picture"), 404, "holds no item 'w'", "item_id")
     assert_problem(client.post("/similar", json={"item_id": "w"}), 404, "holds no item 'w'", "item_id")
     assert_problem(client.delete("/items/w", headers=CATALOGUE), 404, "it was withdrawn", "item_id")
-    assert_problem(client.patch("/items/w", json={"a": 1}, headers=CATALOGUE), 404, "PUT /items/{id} makes one", "item_id")
+    assert_problem(
+        client.patch("/items/w", json={"a": 1}, headers=CATALOGUE), 404, "PUT /items/{id} makes one", "item_id"
+    )
     put(client, "w", {"category": "hat"})
     assert client.get("/items/w").json()["picture"] is False
 
@@ -149,7 +151,7 @@ def form(photo: bytes, *parts: tuple[str, Any]) -> dict[str, Any]:
 WRONG: dict[str, Callable[[bytes], tuple[str, str, dict[str, Any], int, str, str | None]]] = {
     "a text for a picture": lambda p: ("PUT", "/items/e", form(b"hello, I am a picture"), 415, "JPEG", "image"),
     "a picture cut short": lambda p: ("PUT", "/items/e", form(p[:2000]), 422, "", "image"),
-    "a URL for a picture": lambda p: ("PUT", "/items/e", {"data": {"image": "http://127.0.0.1:1/a.jpg"}, "files": {"attributes": (None, "{}")}}, 422, "URLs are not fetched", "image"),
+    "a URL for a picture": lambda p: ("PUT", "/items/e", {"data": {"image": "http://127.0.0.1:1/a.jpg"}, "files": {"attributes": (None, "{}")}}, 422, "image must be a file; URLs", "image"),
     "eleven pictures": lambda p: ("PUT", "/items/e", form(p, *[("image", ("p.jpg", p, "image/jpeg"))] * 10), 422, "10 pictures at most; got 11", "image"),
     "another part": lambda p: ("PUT", "/items/e", form(p, ("price", (None, "7"))), 422, "expected one part `attributes`", "price"),
     "attributes that are no JSON": lambda p: ("PUT", "/items/e", form(p, ("attributes", (None, "{"))), 400, "attributes", "attributes"),
@@ -257,11 +259,15 @@ def test_a_request_with_an_idempotency_key_may_be_sent_again(client: httpx.Clien
     one, two = (put(client, "i", {"price": 1}, photo, **{"Idempotency-Key": "p1"}) for _ in range(2))
     assert one.status_code == 200
     assert one.json() == two.json()
-    assert_problem(put(client, "i", {"price": 2}, photo, **{"Idempotency-Key": "p1"}), 422, "another request", "Idempotency-Key")
+    assert_problem(
+        put(client, "i", {"price": 2}, photo, **{"Idempotency-Key": "p1"}), 422, "another request", "Idempotency-Key"
+    )
     gone = [client.delete("/items/i", headers={**CATALOGUE, "Idempotency-Key": "d1"}) for _ in range(2)]
     assert [each.status_code for each in gone] == [200, 200]
     lines = b'{"item_id": "b1"}\n{"operation": "withdraw", "item_id": "b1"}\n'
-    replies = [client.post("/items/batch", content=lines, headers={**CATALOGUE, "Idempotency-Key": "b"}) for _ in range(2)]
+    replies = [
+        client.post("/items/batch", content=lines, headers={**CATALOGUE, "Idempotency-Key": "b"}) for _ in range(2)
+    ]
     assert replies[0].text == replies[1].text
     assert "error" not in replies[1].text
 
@@ -275,14 +281,20 @@ def export(client: httpx.Client, user_id: str) -> dict[str, Any]:
 def test_events_make_a_user_known_within_a_second(client: httpx.Client) -> None:
     """One or many, in the words of shops' logs; those that say nothing of liking are counted apart."""
     assert client.post("/recommend", json={"user_id": "fresh"}).json()["tier"] == "popular"
-    assert client.post("/events", json={"user_id": "fresh", "item_id": "0004", "event": "add_to_cart"}).status_code == 200
-    waited = wait_until(lambda: client.post("/recommend", json={"user_id": "fresh"}).json()["tier"] == "taste", seconds=20)
+    assert (
+        client.post("/events", json={"user_id": "fresh", "item_id": "0004", "event": "add_to_cart"}).status_code == 200
+    )
+    waited = wait_until(
+        lambda: client.post("/recommend", json={"user_id": "fresh"}).json()["tier"] == "taste", seconds=20
+    )
     assert waited < 1
     many = [{"user_id": "fresh", "item_id": "0016", "event": name} for name in ("Order Completed", "scroll", "search")]
     reply = client.post("/events", json={"events": many}).json()
     assert (reply["accepted"], reply["ignored"]) == (1, 2)
     answer = client.post("/recommend", json={"user_id": "fresh", "k": 100})
-    wait_until(lambda: "0016" not in items_of(client.post("/recommend", json={"user_id": "fresh", "k": 100})), seconds=5)
+    wait_until(
+        lambda: "0016" not in items_of(client.post("/recommend", json={"user_id": "fresh", "k": 100})), seconds=5
+    )
     assert {"0004", "0016"} >= set(answer.json()["items"][0]["because"])
 
 
@@ -321,7 +333,10 @@ def test_an_erased_user_is_nowhere(client: httpx.Client, folder: Path) -> None:
 
 def test_a_service_without_a_store_says_so(server: httpx.Client) -> None:
     """Events have their route, and the reason why they are not kept; items have none without a key."""
-    for path, body in (("/events", {"user_id": "u", "item_id": "1"}), ("/users/link", {"session_id": "s", "user_id": "u"})):
+    for path, body in (
+        ("/events", {"user_id": "u", "item_id": "1"}),
+        ("/users/link", {"session_id": "s", "user_id": "u"}),
+    ):
         assert_problem(server.post(path, json=body), 404, "VITRINE_STORE says where to")
     assert_problem(server.get("/items/0001?at_least=1"), 404, "VITRINE_STORE says where to")
     for method, path in (("PUT", "/items/a"), ("PATCH", "/items/0001"), ("DELETE", "/items/0001")):

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from service.errors import BadQuery, NotFound
-from service.live.operations import AddEvents, EraseUser, LinkSession, NewEvent, PatchItem, Picture, PutItem, WithdrawItem
+from service.live.operations import (
+    AddEvents,
+    EraseUser,
+    LinkSession,
+    NewEvent,
+    PatchItem,
+    Picture,
+    PutItem,
+    WithdrawItem,
+)
 from service.live.overlay import Overlay
 from service.live.store import Store
 from service.live.unit_of_work import Operation
@@ -372,7 +381,11 @@ def test_who_followed_every_change_answers_as_who_comes_afterwards(shop: Shop, s
     truth["x0"] = {"sale": True, "title": ""}
     for turn in range(60):
         item_id = rng.choice([*sorted(truth), f"x{rng.randrange(12)}"])
-        values = {"category": rng.choice(["dress", "hat"]), "price": float(rng.randrange(100)), "sale": rng.random() < 0.5}
+        values = {
+            "category": rng.choice(["dress", "hat"]),
+            "price": float(rng.randrange(100)),
+            "sale": rng.random() < 0.5,
+        }
         doing = rng.choice(["put", "put with picture", "patch", "withdraw"])
         if doing.startswith("put"):
             pictures = [shop.photo(f"{rng.randrange(144):04d}")] if "picture" in doing else []
@@ -397,5 +410,7 @@ def test_who_followed_every_change_answers_as_who_comes_afterwards(shop: Shop, s
         for fields in ({}, {"filter": {"category": ["hat"]}}):
             now = shop.recommender.similar([SimilarQuery(image=photo, k=100, **fields)])[0]
             then = later.similar([SimilarQuery(image=photo, k=100, **fields)])[0]
-            assert {i.item_id: round(i.score, 3) for i in now.items} == {i.item_id: round(i.score, 3) for i in then.items}
+            assert {i.item_id: round(i.score, 3) for i in now.items} == {
+                i.item_id: round(i.score, 3) for i in then.items
+            }
             assert (now.match is None) == (then.match is None)
