@@ -18,6 +18,7 @@ from typing import Self
 import httpx
 
 HOME = Path(__file__).parent.parent
+START_WITHIN = 240.0  # seconds, on a machine that has other things to do
 FIXTURES = HOME / "tests" / "fixtures"
 
 
@@ -96,7 +97,7 @@ def serve(
         try:
             with httpx.Client(base_url=url, timeout=30, verify=str(verify) if verify else True) as client:
                 service = Service(process, client, f"127.0.0.1:{grpc_port}", metrics_port, log)
-                wait_until(service.ready, log=log)
+                wait_until(service.ready, seconds=START_WITHIN, log=log)
                 yield service
         finally:
             for _ in range(2):  # nobody is on the way who would have to be waited for

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 from starlette.concurrency import run_in_threadpool
 
-from service.errors import BadQuery, StoreAway, shown
+from service.errors import BadQuery, StoreAway
 from service.live.attributes import check_attributes
 from service.live.follower import Follower
-from service.live.item_lines import LINES, Line, parse_line
+from service.live.item_lines import LINES, Line, check_item_id, parse_line
 from service.live.operations import EraseUser, LinkSession, PatchItem, Picture, PutItem, WithdrawItem
 from service.live.overlay import Overlay
 from service.live.sent_events import parse_events
@@ -55,7 +55,7 @@ class LiveApi:
         """Make an item, or give it these attributes in place of all that it has; without pictures it keeps its own.
 
         Raises BadQuery."""
-        item_id = _check_item_id(item_id)
+        item_id = check_item_id(item_id)
         checked = check_attributes(attributes, self._overlay().kinds)
         looked = await self._look_at(pictures) if pictures else []
         return await self._change(PutItem(item_id, _without_null(checked), looked, attempt))
@@ -154,13 +154,6 @@ class LiveApi:
         """What is acknowledged holds for whoever asks this process next. Where that takes long, as while pictures of
         another encoder are embedded, the reply does not wait: it is kept, and comes."""
         await self._follower.applied(self._overlay(), number, within=APPLIED_WITHIN)
-
-
-def _check_item_id(item_id: str) -> str:
-    checked = check_id(item_id, "item_id")
-    if checked != checked.strip():
-        raise BadQuery(f"item_id begins or ends with a space: {shown(item_id)}", field="item_id")
-    return checked
 
 
 def _without_null(attributes: Mapping[str, Any]) -> dict[str, Any]:

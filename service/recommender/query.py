@@ -130,6 +130,8 @@ def check_id(value: Any, name: str) -> str:
         raise BadQuery(f"{name} must be a string; got {shown(value)}", field=name)
     if not value.strip() or len(value) > MAX_ID:
         raise BadQuery(f"{name} must have 1 to {MAX_ID} characters; got {len(value)}", field=name)
+    if "\0" in value:  # which no text of PostgreSQL holds
+        raise BadQuery(f"{name} holds the character of number 0: {shown(value)}", field=name)
     try:
         value.encode()
     except UnicodeEncodeError as error:
