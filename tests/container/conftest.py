@@ -53,7 +53,6 @@ def everything_is_here() -> None:
 
 
 @pytest.fixture(scope="session")
-<<<<<<< HEAD
 def beside(everything_is_here: None) -> Iterator[ThreadPoolExecutor]:
     """Builds images while releases are trained."""
     with ThreadPoolExecutor(2) as pool:
@@ -63,12 +62,7 @@ def beside(everything_is_here: None) -> Iterator[ThreadPoolExecutor]:
 @pytest.fixture(scope="session")
 def team(beside: ThreadPoolExecutor, building_triton: Future[str]) -> Team:
     """Releases 1 and 2, of which 2 is slow, in a registry, and their images."""
-    made = Team(KEPT, BENTOML_HOME=str(KEPT / "bentoml"), VITRINE_USER_KEY=DEV_USER_KEY)
-=======
-def team(everything_is_here: None) -> Team:
-    """Releases 1 and 2, of which 2 is slow, in a registry."""
     made = Team(KEPT, BENTOML_HOME=str(KEPT / "bentoml"), VITRINE_USER_KEY=DEV_KEY)
->>>>>>> k8s-live
     shop = KEPT / "boutique"
     if not shop.exists():
         drawn = [sys.executable, "-m", "training", "demo-data", str(shop), "--items", "144", "--shoppers", "200"]
