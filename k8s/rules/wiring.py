@@ -8,7 +8,10 @@ from k8s.rendered import Manifest, Pod, name_of
 from k8s.rules.common import image_of, of_kind, selected
 from service.http.middleware.api_keys import OPEN_PATHS
 
-SECRETS = {"vitrine": {"user-key", "api-keys"}, "vitrine-tls": {""}}  # made by hand, see README.md: name -> keys
+SECRETS = {
+    "vitrine": {"user-key", "api-keys", "store"},
+    "vitrine-tls": {""},
+}  # made by hand, see README.md: name -> keys
 CLIENTS = {"vitrine/client": "true"}  # who may ask is labelled by whoever owns it
 PROBED = {"vitrine": OPEN_PATHS, "triton": ("/v2/health/live", "/v2/health/ready")}
 NODE_LOCAL_DNS = "169.254.20.10/32"
@@ -31,7 +34,7 @@ def selectors_select(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tup
             yield name_of(each), f"its selector {selector['matchLabels']} matches no pod"
     for pod in pods:
         for kind in ("PodDisruptionBudget", "NetworkPolicy"):
-            if pod.name.startswith("Job/"):
+            if pod.name.startswith("Job/") or (pod.name.startswith("CronJob/") and kind == "PodDisruptionBudget"):
                 continue
             selects = "selector" if kind == "PodDisruptionBudget" else "podSelector"
             if not any(pod in selected(pods, each["spec"].get(selects) or {}) for each in of_kind(manifests, kind)):
