@@ -23,7 +23,7 @@ def dev() -> Manifests:
 @pytest.fixture(scope="module")
 def everything() -> Manifests:
     """What no overlay has: a GPU and its plans, TLS, keys, a gateway, an autoscaler that asks Prometheus."""
-    wanted = ("triton", "gpu", "tensorrt", "tls", "api-key", "ingress", "keda", "monitoring")
+    wanted = ("triton", "gpu", "tensorrt", "tls", "api-key", "ingress", "keda", "monitoring", "retrain")
     made = [each for name in wanted for each in rendered.render_component(name)]
     return list({rendered.name_of(each): each for each in made}.values())
 
@@ -32,6 +32,11 @@ def everything() -> Manifests:
 def production() -> Manifests:
     """The service with an autoscaler, monitored."""
     return rendered.render(HOME / "k8s" / "overlays" / "production")
+
+
+def night(manifests: Manifests) -> dict[str, Any]:
+    """The pod that trains."""
+    return one(manifests, "CronJob", "retrain")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 
 
 def dashboard(manifests: Manifests) -> dict[str, Any]:
@@ -191,6 +196,19 @@ OPTIONAL: dict[str, tuple[Callable[[Manifests], object], str]] = {
         "in which namespace"),
     "rules that no operator looks at": (
         lambda m: without(one(m, "PrometheusRule")["metadata"], "labels"), "by which an operator selects"),
+    "two trainings at once": (
+        lambda m: one(m, "CronJob", "retrain")["spec"].update(concurrencyPolicy="Allow"), "must be Forbid"),
+    "a training without an end": (
+        lambda m: without(one(m, "CronJob", "retrain")["spec"]["jobTemplate"]["spec"], "activeDeadlineSeconds"),
+        "activeDeadlineSeconds must be set"),
+    "a training that runs as root": (
+        lambda m: night(m)["securityContext"].update(runAsUser=0), "other than 0"),
+    "a training that reaches everything": (
+        lambda m: m.remove(one(m, "NetworkPolicy", "retrain")), "no NetworkPolicy selects"),
+    "a catalogue that is not there": (
+        lambda m: m.remove(one(m, "PersistentVolumeClaim", "catalogue")), "PersistentVolumeClaim catalogue"),
+    "a proposal to nobody": (
+        lambda m: night(m)["containers"][0]["env"].append({"name": "RETRAIN_TO", "value": "live"}), "is no alias"),
 }  # fmt: skip
 
 
@@ -198,6 +216,13 @@ OPTIONAL: dict[str, tuple[Callable[[Manifests], object], str]] = {
 def test_what_is_wrong_in_a_component_is_found(everything: Manifests, name: str) -> None:
     """The same for what an overlay may add."""
     require_found(everything, *OPTIONAL[name])
+
+
+def test_a_retrained_release_is_proposed_and_nothing_more() -> None:
+    """The alias that nothing serves from, until an overlay says otherwise."""
+    made = rendered.render_component("retrain")
+    said = [m["data"]["RETRAIN_TO"] for m in made if m["kind"] == "ConfigMap" and "RETRAIN_TO" in m["data"]]
+    assert said == ["staging"]
 
 
 def test_tls_and_keys_are_checked_together() -> None:
