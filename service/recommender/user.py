@@ -29,7 +29,7 @@ class Users:
 
     def know(self, query: Query) -> User | None:
         """The user who asks, or None where nothing is known of them. Raises BadQuery for vectors of another encoder."""
-        if query.user_id is None and not query.events:
+        if query.user_id is None and query.user_key is None and not query.events:
             return None
         photos = self._photos(query.events)
         user = replace(self._history(query), photos=photos)
@@ -60,8 +60,9 @@ class Users:
         """What training and the events of the query say."""
         ranker, find = self._release.ranker, self._release.items.find
         row = None
-        if ranker is not None and query.user_id is not None:
-            row = ranker.user_row(hash_user(query.user_id, self.key))
+        user_key = query.user_key if query.user_id is None else hash_user(query.user_id, self.key)
+        if ranker is not None and user_key is not None:
+            row = ranker.user_row(user_key)
         known = [(find(event.item_id), event.event) for event in query.events if event.item_id is not None]
         events = [(item, name) for item, name in known if item is not None]
         rows = np.array([item for item, _ in events], dtype=np.int64)
