@@ -37,10 +37,12 @@ class Event:
 class Query:
     """One question for recommendations. A picture or an item, a user, events, any of them or none.
 
-    relation: what the answer is to the picture or the item: like it, or what goes with it."""
+    relation: what the answer is to the picture or the item: like it, or what goes with it;
+    user_key: in place of `user_id`, the name under which the release knows the user. No protocol takes one."""
 
     image: bytes | None = None
     user_id: str | None = None
+    user_key: str | None = None
     session_id: str | None = None
     item_id: str | None = None
     relation: str = SIMILAR
