@@ -271,18 +271,23 @@ def test_a_value_of_another_kind_than_the_release_has_is_left_out(shop: Shop) ->
     assert shop.described("a") == {"category": "dress", "title": ""}
 
 
-def test_an_item_that_nobody_has_touched_is_recommended_by_what_it_is(shop: Shop) -> None:
-    """With picture and attributes of what users like best it comes before one with those of what they like least."""
-    ranks: dict[str, list[int]] = {"like": [], "unlike": []}
-    for user in USERS[:8]:
+def test_an_item_that_nobody_has_touched_has_the_factor_that_its_features_let_expect(shop: Shop) -> None:
+    """With picture and attributes of what a user likes best it scores above one with those of what they like least."""
+    release, above = shop.recommender.release, 0
+    assert release.ranker is not None
+    assert release.item_prior is not None
+    for user in USERS[:10]:
         found = ids(shop.ask(user_id=user, k=100))
         for name, item_id in (("like", found[0]), ("unlike", found[-1])):
             shop.put(name, shop.described(item_id), shop.photo(item_id))
-        now = ids(shop.ask(user_id=user, k=100))
-        for name in ranks:
-            ranks[name].append(now.index(name) if name in now else 100)
-    assert np.mean(ranks["like"]) < np.mean(ranks["unlike"]) / 2
-    assert max(ranks["like"]) < 50
+        rows = [release.items.row(name) for name in ("like", "unlike")]
+        like, unlike = shop.recommender.score(user, rows)[0]
+        above += bool(like > unlike)
+    assert above >= 8
+    vector = shop.recommender.embed([shop.photo(item_id)])[0]
+    expected = release.item_prior.factor(shop.described("unlike"), vector)
+    np.testing.assert_allclose(release.ranker.factors_of(np.array(rows[1:]))[0], expected, rtol=1e-3, atol=1e-5)
+    assert expected.any()
 
 
 def test_what_users_touch_becomes_popular(shop: Shop) -> None:

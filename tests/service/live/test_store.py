@@ -320,6 +320,6 @@ def _answers(store: Store) -> bool:
 )
 def test_a_url_that_names_no_store_is_refused_and_not_repeated(url: str) -> None:
     """It may hold a password."""
-    with pytest.raises(UnsafeSettings, match="VITRINE_STORE: .*expected sqlite:///FILE") as refused:
+    with pytest.raises(UnsafeSettings, match=r"VITRINE_STORE: .*expected sqlite:///FILE") as refused:
         Store.open(url)
     assert "hunter22" not in str(refused.value)
