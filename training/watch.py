@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from service.errors import StoreAway, VitrineError
-from training.live.opening import open_store
+from training.live.reading import open_store
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 GRACE = 20.0  # seconds for a training to end that is told to

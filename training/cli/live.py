@@ -43,7 +43,7 @@ def erase(
     from service.live.operations import EraseUser
     from service.recommender.query import check_id
     from service.recommender.user_keys import erasure_mark, hash_user
-    from training.live.opening import open_store
+    from training.live.reading import open_store
 
     settings = Settings.read()
     if (url := store or settings.store) is None:
@@ -77,7 +77,7 @@ def folder_of(catalogue: Path | None, store: str | None, releases: Path) -> Path
 
 def _export(url: str, catalogue: Path | None, out_folder: Path) -> dict[str, object]:
     from training.live.export import export
-    from training.live.opening import open_store
+    from training.live.reading import open_store
     from training.progress import say
 
     store = open_store(url)

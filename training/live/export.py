@@ -19,6 +19,7 @@ from training.data.catalogue_reader import find_picture, picture_names, require_
 from training.data.rows import Table
 from training.data.tables import read_table
 from training.live import merge
+from training.live.reading import read_all
 from training.progress import say
 
 PICTURES = "images/store"  # of the folder that is written: the pictures that came from the store, by digest
@@ -44,7 +45,7 @@ def export(store: Store, catalogue: Path | None, out: Path, *, user_key: str) ->
 
     catalogue: None where the store holds everything. Raises CatalogueError, StoreAway."""
     tables = {} if catalogue is None else _tables(catalogue)
-    changes = store.changes(0)
+    changes = read_all(store)
     items = tables.get("items")
     states = list(changes.items)
     known = set() if items is None else set(items.frame["item_id"])

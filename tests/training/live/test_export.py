@@ -20,7 +20,7 @@ from service.live.operations import (
     PutItem,
     WithdrawItem,
 )
-from service.live.store import Store
+from service.live.store import Changes, Store
 from service.recommender.user_keys import erasure_mark, hash_session, hash_user
 from tests.stored_text import of_parquet
 from training.data.catalogue import Catalogue, StoreMark
@@ -171,6 +171,29 @@ def test_a_store_may_hold_the_whole_catalogue(store: Store, tmp_path: Path) -> N
     )
     found = exported(store, None, tmp_path)
     assert found.items["item_id"].tolist() == ["1"]
+
+
+def test_a_store_is_read_in_parts(store: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was joined or erased between two of them is so for what was read before."""
+    monkeypatch.setattr("service.live.store.WINDOW", 2)
+    visit, anna, carl = hash_session("v", KEY), hash_user("anna", KEY), hash_user("carl", KEY)
+    store.write(
+        [AddEvents([NewEvent(visit, "007", "view"), NewEvent(carl, "007", "view"), NewEvent(carl, "008", "cart")])]
+    )
+    changes, since = Store.changes, []
+
+    def meanwhile(self: Store, after: int) -> Changes:
+        found = changes(self, after)
+        if not since:
+            since.append(True)
+            self.write([LinkSession(visit, anna), EraseUser(carl, erasure_mark(carl))])
+        return found
+
+    monkeypatch.setattr(Store, "changes", meanwhile)
+    log = exported(store, folder, tmp_path).interactions
+    assert log is not None
+    assert log["user_id"].tolist()[4:] == [anna]
+    assert log["item"].tolist()[4:] == [0]
 
 
 def test_a_second_export_takes_pictures_from_the_first(store: Store, folder: Path, tmp_path: Path) -> None:
