@@ -214,6 +214,7 @@ class Vitrine:
         return await vitrine.embed(query, None)
 
 
+_event_routes = live_routes.event_routes(vitrine.live, answered=vitrine.answered)
 _bento: Any = Vitrine  # the decorator made a bentoml.Service of the class
 _bento.add_asgi_middleware(RequestContextLayer, rest=PREFIX)
 if vitrine.settings.cors_origins:
@@ -240,13 +241,14 @@ _bento.add_asgi_middleware(
     EndpointLayer,
     endpoints=ENDPOINTS,
     answered=vitrine.answered,
+    direct=_event_routes,
 )
 _admin_routes = admin.routes(
     lambda number: vitrine.runtime.rollout.switch(number), vitrine.recommender, key=vitrine.settings.admin_key
 )
 _live_routes = [
     *live_routes.item_routes(vitrine.live, key=vitrine.settings.catalogue_key, answered=vitrine.answered),
-    *live_routes.event_routes(vitrine.live, answered=vitrine.answered),
+    *_event_routes,
     *live_routes.user_routes(vitrine.live, key=vitrine.settings.admin_key, answered=vitrine.answered),
 ]
 _inference_routes = routes(lambda: vitrine.runtime.inference, ready=vitrine.is_ready, seconds=vitrine.settings.deadline)

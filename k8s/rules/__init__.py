@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator
 from k8s.rendered import Manifest, Pod
 from k8s.rules.monitoring import metrics_can_be_read, operators_find_them, queries_ask_for_their_namespace
 from k8s.rules.pods import (
+    cron_jobs_end,
     images_are_pinned,
     jobs_are_named_by_release,
     pods_are_restricted,
+    retrains_name_an_alias,
     settings_are_known,
     tls_is_everywhere,
 )
@@ -57,4 +59,6 @@ RULES: tuple[Rule, ...] = (
     keys_and_store_go_together,
     pods_share_their_store,
     store_can_be_reached,
+    cron_jobs_end,
+    retrains_name_an_alias,
 )

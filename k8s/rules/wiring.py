@@ -36,7 +36,7 @@ def selectors_select(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tup
             yield name_of(each), f"its selector {selector['matchLabels']} matches no pod"
     for pod in pods:
         for kind in ("PodDisruptionBudget", "NetworkPolicy"):
-            if pod.name.startswith("Job/"):
+            if pod.name.startswith("Job/") or (pod.name.startswith("CronJob/") and kind == "PodDisruptionBudget"):
                 continue
             selects = "selector" if kind == "PodDisruptionBudget" else "podSelector"
             if not any(pod in selected(pods, each["spec"].get(selects) or {}) for each in of_kind(manifests, kind)):

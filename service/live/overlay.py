@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from service.live.picture_reader import LookedAt, PictureReader
 from service.live.store import Changes, Store, StoredEvent
 from service.live.unit_of_work import ItemState
 from service.recommender.changes.growing import Growing
+from service.recommender.changes.trend import ContinuedTrend
 from service.recommender.factors import DISMISS
 from service.recommender.index.in_catalogue import NEAREST
 from service.recommender.pipeline import Recommender
@@ -22,6 +24,7 @@ from service.recommender.scoring.terms import PRICE
 
 PART = 200  # items that are changed together; who answers waits for no more of them
 RATED = "rated"
+TREND_EVERY = 5.0  # seconds between changes of the trend of every item
 
 logger = logging.getLogger("vitrine")
 
@@ -46,6 +49,9 @@ class Overlay:
         self._prices = None if sources.log_price is None else Growing(sources.log_price)
         self._pictures = None if release.index is None else PictureReader(recommender, store)
         self._first_pictures: dict[str, str] = {}
+        facts = (release.manifest.ranker or {}).get("trend")
+        self._trend = ContinuedTrend.open(release.path / "ranker", facts)
+        self._trend_moved = 0.0
         self.position = contained(release.manifest.data, store.id)  # what is applied
 
     @property
@@ -80,7 +86,8 @@ class Overlay:
 
     def catch_up(self) -> None:
         """Apply all that the store holds. Raises StoreAway, EncoderAway: what was not applied is, the next time."""
-        self.apply(self._store.changes(self.position))
+        while (changes := self._store.changes(self.position)).upto > self.position:
+            self.apply(changes)
 
     def apply(self, changes: Changes) -> None:
         """Apply what comes after `position`."""
@@ -94,7 +101,7 @@ class Overlay:
         for session_key, user_key in changes.links:
             since.join(session_key, user_key)
         self._happen(changes.events)
-        self.position = max(self.position, changes.upto)
+        self.position = changes.upto
 
     def _change(self, changes: Sequence[_Change]) -> None:
         with self._recommender.changing.writing():
@@ -140,10 +147,14 @@ class Overlay:
     def _extend(self, row: int, values: Mapping[str, Any]) -> None:
         """What the terms are computed from, of an item that came or has other attributes."""
         self._popularity.extend_to(row + 1, 0)
+        if self._trend is not None:
+            self._trend.extend_to(row + 1)
         if self._prices is not None:
             self._prices.extend_to(row + 1, np.nan)
             price = values.get(PRICE)
             self._prices.array[row] = math.log(price) if price is not None and price > 0 else np.nan
+        if (familiarity := self._recommender.release.familiarity) is not None:
+            familiarity.extend_to(row + 1)
         if self._index is not None and row >= self._index.shape[0]:
             self._index.put(row, np.empty((0, self._index.sealed_dim), np.float32))
 
@@ -200,12 +211,29 @@ class Overlay:
 
     def _happen(self, events: Sequence[StoredEvent]) -> None:
         since, sources = self._recommender.users.since, self._recommender.sources
+        touched: set[int] = set()
         for each in events:
             event = Event(each.item_id, meaning(each), each.timestamp)
             first = since.add(each.user_key, event)
             row = self._items.find(each.item_id)
-            if row is not None and first and event.event != DISMISS and not self._was_touched(each.user_key, row):
+            if row is None or event.event == DISMISS:
+                continue
+            if self._trend is not None:
+                self._trend.touch(row, each.timestamp)
+                touched.add(row)
+            if first and not self._was_touched(each.user_key, row):
                 sources.popularity[row] = math.log1p(self._items.touch(row)) / max(self._most, 1.0)
+        if touched and self._trend is not None:
+            self._move_trend(touched)
+
+    def _move_trend(self, touched: set[int]) -> None:
+        """Of what was touched at once; of all others, which it moves a little, now and then."""
+        assert self._trend is not None
+        assert self._ranker is not None
+        rows: np.ndarray | slice = np.array(sorted(touched))
+        if time.monotonic() > self._trend_moved + TREND_EVERY:
+            rows, self._trend_moved = slice(None), time.monotonic()
+        self._ranker.trend[rows] = self._trend.values(rows)
 
     def _was_touched(self, user_key: str, row: int) -> bool:
         """Whether the user had touched the item when the release was trained."""

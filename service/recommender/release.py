@@ -7,6 +7,8 @@
     ranker/ (item_factors, user_factors, gramian, history_indptr, history_items .npy, users.parquet,
              objective.json, blend.json; with features item_prior, user_prior, user_base; trend, segments;
              trend_late, trend_ever, from which later events go on with the trend)
+    retraining/ (picture_digests, picture_vectors, colours, views, view_rows, strangers .npy: what a later training need
+                 not make again)
     features.json   golden/   report/
 
 Encoder, vectors and index are absent for a catalogue without pictures, the arrays of ranker/ for one without

