@@ -74,7 +74,7 @@ class Merchant(Writer):
                     return
                 self.send(method, f"/items/{item_id}", **body)
                 self.prices[item_id] = priced
-                done.wait(0.1)
+                done.wait(0.2)
 
 
 class Visitor(Writer):
@@ -91,7 +91,7 @@ class Visitor(Writer):
             sent = dict(zip(("user_id", "item_id", "timestamp"), event, strict=True))
             self.send("POST", "/events", json={**sent, "event": "like"})
             self.events.append(event)
-            done.wait(0.05)
+            done.wait(0.1)
 
 
 def until_alike(ask: Callable[[], Sequence[Any]], *, seconds: float = 10) -> Any:
