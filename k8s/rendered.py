@@ -12,7 +12,9 @@ import yaml
 
 HOME = Path(__file__).resolve().parent
 # what a component needs before it; `overlays/` show the usual combinations
-NEEDS = {"gpu": ("triton",), "tensorrt": ("triton", "gpu"), "hpa-requests": ("hpa",)}
+NEEDS = {
+    "gpu": ("triton",), "tensorrt": ("triton", "gpu"), "hpa-requests": ("hpa",), "postgres-dev": ("store",),
+}  # fmt: skip
 IMAGES = ("vitrine", "vitrine-candidate", "vitrine-code", "vitrine-training")  # that an overlay names
 WORKLOADS = ("Deployment", "Job", "CronJob", "Pod", "StatefulSet", "DaemonSet")
 

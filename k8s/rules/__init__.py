@@ -19,6 +19,12 @@ from k8s.rules.rollout import (
     requests_survive,
     volumes_fit_their_pods,
 )
+from k8s.rules.store import (
+    keys_and_store_go_together,
+    pods_share_their_store,
+    secrets_are_secret,
+    store_can_be_reached,
+)
 from k8s.rules.wiring import (
     names_are_asked_for,
     peers_are_named,
@@ -49,6 +55,10 @@ RULES: tuple[Rule, ...] = (
     routes_lead_somewhere,
     queries_ask_for_their_namespace,
     operators_find_them,
+    secrets_are_secret,
+    keys_and_store_go_together,
+    pods_share_their_store,
+    store_can_be_reached,
     cron_jobs_end,
     retrains_name_an_alias,
 )

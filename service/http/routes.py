@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from service.encoder.preprocessing import thumbnail
-from service.errors import BadQuery, Busy, shown
+from service.errors import BadQuery, Busy, NotFound, shown
 from service.http import openapi
 from service.http.documented_route import DocumentedRoute
 from service.http.middleware.problems import problem_of
@@ -62,6 +62,8 @@ def create_app(
     def picture(request: Request) -> Response:
         release, item_id = recommender().release, request.path_params["item_id"]
         row = release.items.row(item_id)
+        if not release.items.pictured[row]:
+            raise NotFound("this item has no picture", field="item_id")
         changed = live().picture(item_id) if keeps else None
         if changed is None:
             return Response(release.thumbnails.jpeg(row), media_type="image/jpeg", headers=PICTURE_HEADERS)

@@ -1,15 +1,16 @@
 """What can be asked of the live part, over whatever protocol: item changes, events, sessions, erasure."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from starlette.concurrency import run_in_threadpool
 
-from service.errors import BadQuery, StoreAway, shown
+from service.errors import BadQuery, StoreAway
 from service.live.attributes import check_attributes
 from service.live.follower import Follower
-from service.live.item_lines import LINES, Line, parse_line
+from service.live.item_lines import LINES, Line, check_item_id, parse_line
 from service.live.operations import EraseUser, LinkSession, PatchItem, Picture, PutItem, WithdrawItem
 from service.live.overlay import Overlay
 from service.live.sent_events import parse_events
@@ -19,6 +20,7 @@ from service.live.writer import GroupCommit
 from service.recommender.query import check_id
 from service.recommender.user_keys import erasure_mark, hash_session, hash_user
 
+AT_ONCE = 16  # lines whose pictures are looked at together
 APPLIED_WITHIN = 5.0  # seconds for which a reply waits until this process answers accordingly
 
 Reply = dict[str, Any]
@@ -53,7 +55,7 @@ class LiveApi:
         """Make an item, or give it these attributes in place of all that it has; without pictures it keeps its own.
 
         Raises BadQuery."""
-        item_id = _check_item_id(item_id)
+        item_id = check_item_id(item_id)
         checked = check_attributes(attributes, self._overlay().kinds)
         looked = await self._look_at(pictures) if pictures else []
         return await self._change(PutItem(item_id, _without_null(checked), looked, attempt))
@@ -75,21 +77,30 @@ class LiveApi:
         attempt: of all together. Raises BadQuery where there are too many."""
         if len(lines) > LINES:
             raise BadQuery(f"at most {LINES} lines are taken at once; got {len(lines)}")
-        replies: list[Reply] = [{} for _ in lines]
-        operations: dict[int, Operation] = {}
-        for at, text in enumerate(lines):
-            mine = None if attempt is None else Attempt(f"{attempt.key[:56]}:{at}", attempt.digest)
-            try:
-                line = parse_line(text, self._overlay().kinds)
-                operations[at] = await self._operation(line, mine)
-            except BadQuery as error:
-                replies[at] = {"error": str(error), "field": error.field}
-        for at, found in zip(operations, await self._writer.submit_all(list(operations.values())), strict=True):
-            replies[at] = {"error": str(found), "field": found.field} if isinstance(found, BadQuery) else found
-        await self._until_applied(max((reply.get("sequence", 0) for reply in replies), default=0))
-        return [{"line": at, **reply} for at, reply in enumerate(replies, 1)]
+        attempts = [attempt and Attempt(f"{attempt.key[:56]}:{at}", attempt.digest) for at in range(len(lines))]
+        found: list[Any] = []  # of each line its operation, or what is wrong with it; then its reply
+        for start in range(0, len(lines), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            found += await asyncio.gather(*map(self._operation, lines[part], attempts[part]))
+        right = [at for at, operation in enumerate(found) if not isinstance(operation, BadQuery)]
+        for at, reply in zip(right, await self._writer.submit_all([found[at] for at in right]), strict=True):
+            found[at] = reply
+        replies: list[Reply] = [
+            {"line": at, "error": str(reply), "field": reply.field}
+            if isinstance(reply, BadQuery)
+            else {"line": at, **reply}
+            for at, reply in enumerate(found, 1)
+        ]
+        await self._until_applied(max((int(reply.get("sequence") or 0) for reply in replies), default=0))
+        return replies
 
-    async def _operation(self, line: Line, attempt: Attempt | None) -> Operation:
+    async def _operation(self, text: bytes, attempt: Attempt | None) -> Operation | BadQuery:
+        try:
+            return await self._operation_of(parse_line(text, self._overlay().kinds), attempt)
+        except BadQuery as error:
+            return error
+
+    async def _operation_of(self, line: Line, attempt: Attempt | None) -> Operation:
         known = self._overlay().holds(line.item_id)
         if line.operation == "withdraw":
             return WithdrawItem(line.item_id, known, attempt)
@@ -143,13 +154,6 @@ class LiveApi:
         """What is acknowledged holds for whoever asks this process next. Where that takes long, as while pictures of
         another encoder are embedded, the reply does not wait: it is kept, and comes."""
         await self._follower.applied(self._overlay(), number, within=APPLIED_WITHIN)
-
-
-def _check_item_id(item_id: str) -> str:
-    checked = check_id(item_id, "item_id")
-    if checked != checked.strip():
-        raise BadQuery(f"item_id begins or ends with a space: {shown(item_id)}", field="item_id")
-    return checked
 
 
 def _without_null(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Follower:
         self._applying = threading.Lock()
         self._wake, self._ending = threading.Event(), threading.Event()
         self.away = False
+        self._reached = 0  # what every overlay holds that could be brought up to date
         self.last = 0  # the number of the store's last change, as far as it is known
         self.behind_since: float | None = None  # when a change that is not applied yet was first seen
         self._thread = threading.Thread(target=self._run, name="store-follower", daemon=True)
@@ -35,6 +36,7 @@ class Follower:
 
     def attach(self, overlay: Overlay) -> None:
         """Bring an overlay up to date, and keep it so for as long as its release is held. Raises StoreAway."""
+        overlay.catch_up()  # which may take long; the others go on meanwhile
         with self._applying:
             overlay.catch_up()
             self._overlays.add(overlay)
@@ -45,9 +47,10 @@ class Follower:
         self._wake.set()
 
     async def applied(self, overlay: Overlay, number: int, *, within: float) -> bool:
-        """Wait until this overlay holds the change of this number; returns whether it does within so many seconds."""
+        """Wait until this overlay holds the change of this number, and so does every other that may answer; returns
+        whether that is so within so many seconds. Others that cannot be brought up to date are not waited for."""
         deadline = time.monotonic() + within
-        while overlay.position < number:
+        while min(overlay.position, self._reached) < number:
             if time.monotonic() >= deadline:
                 return False
             await asyncio.sleep(CHECK)
@@ -80,10 +83,21 @@ class Follower:
             self._observe(self)
 
     def _look(self) -> None:
+        """Raises what the first raises that could not be brought up to date, once all others are."""
         self.last = self._store.position()
+        failed: list[Exception] = []
+        reached = self.last
         with self._applying:
             for overlay in list(self._overlays):
                 if overlay.position < self.last:
                     self.behind_since = self.behind_since or time.monotonic()
-                    overlay.catch_up()
+                    try:
+                        overlay.catch_up()
+                    except Exception as error:
+                        failed.append(error)
+                        continue
+                    reached = min(reached, overlay.position)
+        self._reached = reached
+        if failed:
+            raise failed[0]
         self.behind_since = None

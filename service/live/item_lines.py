@@ -43,13 +43,21 @@ def parse_line(text: bytes, kinds: Mapping[str, str]) -> Line:
         raise BadQuery(f"operation is one of {', '.join(OPERATIONS)}; got {shown(operation)}", field="operation")
     if "item_id" not in values:
         raise BadQuery("item_id is needed", field="item_id")
-    item_id = check_id(values["item_id"], "item_id")
+    item_id = check_item_id(values["item_id"])
     images = values.get("images") or []
     if (operation != "put" and images) or (operation == "withdraw" and values.get("attributes")):
         raise BadQuery(f"{operation} takes no {'images' if images else 'attributes'}", field="operation")
     if operation == "patch" and not values.get("attributes"):
         raise BadQuery("there is no attribute to change", field="attributes")
     return Line(operation, item_id, check_attributes(values.get("attributes") or {}, kinds), _pictures(images))
+
+
+def check_item_id(item_id: Any) -> str:
+    """The id of an item that may come. Raises BadQuery."""
+    checked = check_id(item_id, "item_id")
+    if checked != checked.strip():
+        raise BadQuery(f"item_id begins or ends with a space: {shown(item_id)}", field="item_id")
+    return checked
 
 
 def _pictures(images: Any) -> list[bytes]:

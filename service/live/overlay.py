@@ -153,6 +153,8 @@ class Overlay:
             self._prices.extend_to(row + 1, np.nan)
             price = values.get(PRICE)
             self._prices.array[row] = math.log(price) if price is not None and price > 0 else np.nan
+        if (familiarity := self._recommender.release.familiarity) is not None:
+            familiarity.extend_to(row + 1)
         if self._index is not None and row >= self._index.shape[0]:
             self._index.put(row, np.empty((0, self._index.sealed_dim), np.float32))
 

@@ -31,7 +31,9 @@ class LiveMetrics(Protocol):
 
     def observe_effect(self, seconds: float) -> None: ...
 
-    def observe_following(self, *, there: bool, changes: int, seconds: float) -> None: ...
+    def observe_following(self, *, there: bool) -> None: ...
+
+    def watch_following(self, changes: Callable[[], float], seconds: Callable[[], float]) -> None: ...
 
     def observe_overlay(self, *, items: int, pictures: int, due: bool) -> None: ...
 
@@ -73,6 +75,7 @@ class Live:
     def watch(self, production: Callable[[], Overlay | None]) -> None:
         """production: the overlay of the release that answers."""
         self._production = production
+        self._metrics.watch_following(self._changes_behind, self._seconds_behind)
 
     def degraded(self) -> list[str]:
         """What is to be said of an answer."""
@@ -87,13 +90,18 @@ class Live:
         self.store.close()
 
     def _followed(self, follower: Follower) -> None:
-        behind = 0.0 if follower.behind_since is None else time.monotonic() - follower.behind_since
-        overlay = self._production()
-        changes = 0 if overlay is None else max(0, follower.last - overlay.position)
-        self._metrics.observe_following(there=not follower.away, changes=changes, seconds=behind)
-        if overlay is not None:
+        self._metrics.observe_following(there=not follower.away)
+        if (overlay := self._production()) is not None:
             due = overlay.size > self._limits.items
             self._metrics.observe_overlay(items=overlay.size, pictures=overlay.pictures, due=due)
+
+    def _changes_behind(self) -> int:
+        overlay = self._production()
+        return 0 if overlay is None else max(0, self.follower.last - overlay.position)
+
+    def _seconds_behind(self) -> float:
+        since = self.follower.behind_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def _keep_in_order(self) -> None:
         """A change that changes nothing shows how long one takes to have effect; what is too old is forgotten."""

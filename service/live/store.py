@@ -7,7 +7,7 @@ one has missed nothing before it. Of an item the present state is kept, not each
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 
 from service.errors import StoreAway, UnsafeSettings
 from service.live import schema
+from service.live.deadline import Deadline
 from service.live.unit_of_work import ItemState, Operation, UnitOfWork, item_state
 
 CONNECT, STATEMENT = 3, 5  # seconds within which PostgreSQL must let us in, and answer
+ANSWER = 2.0 * STATEMENT  # ... in all, even if it hangs; what is one transaction
 LOOK_AGAIN = 1.0  # seconds between attempts to reach a store at start
 PART = 500  # digests asked for at once
 WINDOW = 50_000  # changes that are read at once
@@ -69,8 +71,13 @@ class Store:
     def __init__(self, engine: Engine, observe: Observe = lambda what, seconds: None) -> None:
         """observe: told how long reads and writes took, also those that failed."""
         self._engine, self._observe = engine, observe
-        with self._connected("open") as connection:
-            self.id: str = connection.execute(select(schema.log.c.store)).scalar_one()
+        self._deadline = Deadline(ANSWER) if engine.dialect.name == "postgresql" else None
+        try:
+            with self._connected("open") as connection:
+                self.id: str = connection.execute(select(schema.log.c.store)).scalar_one()
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def open(cls, url: str, *, wait: float = 0.0, observe: Observe = lambda what, seconds: None) -> "Store":
@@ -80,19 +87,24 @@ class Store:
         Raises UnsafeSettings where the URL is none, StoreTooNew, StoreAway."""
         engine = _engine(url)
         deadline = time.monotonic() + wait
-        while True:
-            try:
-                schema.upgrade(engine)
-                return cls(engine, observe)
-            except SQLAlchemyError as error:
-                if time.monotonic() >= deadline:
-                    engine.dispose()
-                    raise StoreAway(f"the store cannot be reached: {_short(error)}") from error
-                time.sleep(LOOK_AGAIN)
+        try:
+            while True:
+                try:
+                    schema.upgrade(engine)
+                    return cls(engine, observe)
+                except SQLAlchemyError as error:
+                    if time.monotonic() >= deadline:
+                        raise StoreAway(f"the store cannot be reached: {_short(error)}") from error
+                    time.sleep(LOOK_AGAIN)
+        except BaseException:
+            engine.dispose()
+            raise
 
     def close(self) -> None:
         """End every connection."""
         self._engine.dispose()
+        if self._deadline is not None:
+            self._deadline.close()
 
     def position(self) -> int:
         """The number of the last change. Raises StoreAway."""
@@ -109,15 +121,18 @@ class Store:
                 return Changes(after, (), (), (), ())
             upto = min(last, after + WINDOW)
 
-            def since(table: Table, *columns: Any) -> list[Any]:
+            def since(table: Table, *columns: Any, upto: int | None = upto) -> list[Any]:
                 number = table.c.sequence
-                wanted = select(*columns).where(and_(number > after, number <= upto)).order_by(number)
-                return list(connection.execute(wanted))
+                which = number > after if upto is None else and_(number > after, number <= upto)
+                return list(connection.execute(select(*columns).where(which).order_by(number)))
+
+            # an item that is changed again at this moment comes with its later state, and once more with the next ones
+            latest = None if upto == last else upto
 
             links, erased = schema.links, schema.erased
             return Changes(
                 upto,
-                [item_state(row) for row in since(schema.items, schema.items)],
+                [item_state(row) for row in since(schema.items, schema.items, upto=latest)],
                 [StoredEvent(*row) for row in since(schema.events, schema.events)],
                 [(row[0], row[1]) for row in since(links, links.c.session_key, links.c.user_key)],
                 [row[0] for row in since(erased, erased.c.mark)],
@@ -207,8 +222,13 @@ class Store:
     def _connected(self, what: str, *, commit: bool = False) -> Iterator[Connection]:
         began = time.perf_counter()
         try:
-            with self._engine.begin() if commit else self._engine.connect() as connection:
+            with ExitStack() as ended:
+                connection = self._engine.connect()
+                ended.enter_context(self._within(connection))  # also for its end
+                ended.enter_context(connection)
                 yield connection
+                if commit:
+                    connection.commit()
         except DBAPIError as error:
             self._observe(f"{what} failed", time.perf_counter() - began)
             raise StoreAway(f"the store cannot be reached: {_short(error)}") from error
@@ -216,6 +236,12 @@ class Store:
             self._observe(f"{what} failed", time.perf_counter() - began)
             raise StoreAway(f"the store does not answer: {_short(error)}") from error
         self._observe(what, time.perf_counter() - began)
+
+    def _within(self, connection: Connection) -> AbstractContextManager[None]:
+        if self._deadline is None:
+            return nullcontext()
+        driver: Any = connection.connection.dbapi_connection
+        return self._deadline.on(driver.fileno())
 
 
 def _engine(url: str) -> Engine:
@@ -237,7 +263,7 @@ def _engine(url: str) -> Engine:
             engine = create_engine(parsed, connect_args={"timeout": STATEMENT}, pool_timeout=STATEMENT)
             event.listen(engine, "connect", _prepare_sqlite)
             return engine
-    except (ArgumentError, NoSuchModuleError, OSError) as error:
+    except (ArgumentError, NoSuchModuleError, OSError, ValueError) as error:  # ValueError: a port that is no number
         raise UnsafeSettings(f"VITRINE_STORE: {type(error).__name__}: {expected}") from None
     raise UnsafeSettings(f"VITRINE_STORE: {expected}")
 

@@ -3,6 +3,7 @@
 import math
 import os
 from collections import Counter as Counts
+from collections.abc import Callable
 from functools import cache
 from wsgiref.simple_server import WSGIServer
 
@@ -27,6 +28,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call] # half of the page, a
 
 STAGE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 CANDIDATE, PRODUCTION = "candidate", "production"
+STORE_CALLS = ("position", "read", "write")  # that a running service makes
 
 
 class Metrics:
@@ -165,12 +167,15 @@ class Metrics:
         """How the live part does."""
         registry = self.registry
         self.store_there = Gauge("vitrine_store_there", "1 while the store answers", registry=registry)
+        self.store_there.set(math.nan)  # where there is none
         self.store_seconds = Histogram(
             "vitrine_store_seconds", "Time of a call of the store", ["call"], buckets=STAGE_BUCKETS, registry=registry
         )
         self.store_failures = Counter(
             "vitrine_store_failures", "Calls of the store that failed", ["call"], registry=registry
         )
+        for call in STORE_CALLS:  # a counter that appears with its first failure does not show that one as a rise
+            self.store_failures.labels(call)
         self.behind_changes = Gauge(
             "vitrine_store_behind_changes", "Changes that the store holds and answers do not know", registry=registry
         )
@@ -202,11 +207,14 @@ class Metrics:
         """For `Live(metrics=...)`."""
         self.effect_seconds.observe(seconds)
 
-    def observe_following(self, *, there: bool, changes: int, seconds: float) -> None:
+    def observe_following(self, *, there: bool) -> None:
         """For `Live(metrics=...)`."""
         self.store_there.set(int(there))
-        self.behind_changes.set(changes)
-        self.behind_seconds.set(seconds)
+
+    def watch_following(self, changes: Callable[[], float], seconds: Callable[[], float]) -> None:
+        """For `Live(metrics=...)`. Asked with each scrape: one change may take long to apply, and says nothing then."""
+        self.behind_changes.set_function(changes)
+        self.behind_seconds.set_function(seconds)
 
     def observe_overlay(self, *, items: int, pictures: int, due: bool) -> None:
         """For `Live(metrics=...)`."""

@@ -203,6 +203,11 @@ class Ranker:
         """How many users have factors."""
         return len(self._users)
 
+    @property
+    def user_keys(self) -> list[str]:
+        """The keyed hash of each, in the order of rows."""
+        return list(self._users)
+
     def user_row(self, user_key: str) -> int | None:
         """Row of a user by keyed hash (`hash_user`), or None."""
         return self._users.get(user_key)

@@ -37,10 +37,12 @@ class Event:
 class Query:
     """One question for recommendations. A picture or an item, a user, events, any of them or none.
 
-    relation: what the answer is to the picture or the item: like it, or what goes with it."""
+    relation: what the answer is to the picture or the item: like it, or what goes with it;
+    user_key: in place of `user_id`, the name under which the release knows the user. No protocol takes one."""
 
     image: bytes | None = None
     user_id: str | None = None
+    user_key: str | None = None
     session_id: str | None = None
     item_id: str | None = None
     relation: str = SIMILAR
@@ -130,6 +132,8 @@ def check_id(value: Any, name: str) -> str:
         raise BadQuery(f"{name} must be a string; got {shown(value)}", field=name)
     if not value.strip() or len(value) > MAX_ID:
         raise BadQuery(f"{name} must have 1 to {MAX_ID} characters; got {len(value)}", field=name)
+    if "\0" in value:  # which no text of PostgreSQL holds
+        raise BadQuery(f"{name} holds the character of number 0: {shown(value)}", field=name)
     try:
         value.encode()
     except UnicodeEncodeError as error:

@@ -31,7 +31,7 @@ class Users:
 
     def know(self, query: Query) -> User | None:
         """The user who asks, or None where nothing is known of them. Raises BadQuery for vectors of another encoder."""
-        if query.user_id is None and query.session_id is None and not query.events:
+        if not (query.user_id or query.user_key or query.session_id or query.events):
             return None
         photos = self._photos(query.events)
         user = replace(self._present(self._history(query)), photos=photos)
@@ -82,12 +82,14 @@ class Users:
 
     def _keys(self, query: Query) -> list[str]:
         """The keyed hashes of who asks: a user, a session, or both."""
-        keys = [] if query.user_id is None else [hash_user(query.user_id, self.key)]
+        keys = [] if query.user_key is None else [query.user_key]
+        if query.user_id is not None:
+            keys = [hash_user(query.user_id, self.key)]
         return keys if query.session_id is None else [*keys, hash_session(query.session_id, self.key)]
 
     def _user_key(self, query: Query, keys: Sequence[str]) -> str | None:
         """The user who asks, also one who is known by a session alone."""
-        if query.user_id is not None:
+        if query.user_id is not None or query.user_key is not None:
             return keys[0]
         return self.since.owner(keys[0]) if keys else None
 

@@ -48,9 +48,13 @@ class InCatalogue:
         weights = np.array([facts["weights"].get(name, 0.0) for name in SIGNS], np.float64)
         return cls(weights, float(facts["at"]), Growing(np.load(path, allow_pickle=False)))
 
+    def extend_to(self, items: int) -> None:
+        """So many items there are; around those that came it is as usual, until that was measured."""
+        if items > len(self.densities):
+            self.densities.extend_to(items, float(np.nanmean(self.densities.array)))
+
     def put(self, row: int, cosines: np.ndarray) -> None:
         """What lies around an item that came, or got another picture. cosines: of the NEAREST to it, without itself."""
-        self.densities.extend_to(row + 1, 0)
         self.densities.array[row] = cosines.mean() if len(cosines) else 0
 
     def known(self, rows: np.ndarray, cosines: np.ndarray, kinds: np.ndarray | None) -> bool:

@@ -24,6 +24,7 @@ CANDIDATES = 3  # pictures that a photo is held against, those with the most vot
 VOTING = 64  # landmarks of each picture that can be voted for
 VOTERS = 100  # landmarks of a photo that vote
 BALLOTS = 2  # votes of each, for those described most alike
+LOOKED_AT = 4 * BALLOTS  # ... once some pictures are not there any more, which may be among those most alike
 FEWEST_VOTES = 1.8  # which 98 of 100 photos of an item give it, and 4 of 10 of something else give any
 FAR = 64  # bits by which descriptions differ, from which they are not alike
 EXACT_BELOW = 20_000  # descriptions that are all looked at
@@ -120,7 +121,8 @@ class Gallery:
         self._descriptions = descriptions
         self._new = Growing(np.empty((0, FEATURES, PACKED), np.uint8))  # pictures that came since
         self._new_descriptions: faiss.IndexBinary | None = None
-        self._gone: set[int] = set()  # positions of pictures that are not there any more
+        self._there = Growing(np.ones(len(packed), bool))
+        self._gone = 0  # pictures that are not there any more
 
     @classmethod
     def open(cls, packed: Path, descriptions: Path) -> "Gallery":
@@ -136,13 +138,19 @@ class Gallery:
 
     def picture(self, position: int) -> Landmarks:
         """Of the picture at this position of the index."""
+        return Landmarks.unpacked(self.packed(position))
+
+    def packed(self, position: int) -> np.ndarray:
+        """The same as it is kept: (FEATURES, PACKED) uint8."""
         sealed = len(self._packed)
-        return Landmarks.unpacked(self._packed[position] if position < sealed else self._new.array[position - sealed])
+        found: np.ndarray = self._packed[position] if position < sealed else self._new.array[position - sealed]
+        return found
 
     def add(self, packed: np.ndarray) -> int:
         """One more picture, (FEATURES, PACKED) uint8; returns its position."""
         position = len(self)
         self._new.append(packed[None])
+        self._there.append(np.ones(1, bool))
         if self._new_descriptions is None:
             self._new_descriptions = _empty_like(self._descriptions)
         voting = packed[:VOTING]
@@ -154,20 +162,23 @@ class Gallery:
 
     def show(self, position: int, there: bool) -> None:
         """Whether a picture may be found."""
-        (self._gone.discard if there else self._gone.add)(position)
+        self._gone += int(self._there.array[position]) - int(there)
+        self._there.array[position] = there
 
     def likely(self, photo: Landmarks, *, k: int = CANDIDATES) -> list[int]:
         """The positions of the pictures that most of a photo's landmarks vote for, most votes first."""
         if not len(photo.points):
             return []
-        parts = [_most_alike(photo, each) for each in (self._descriptions, self._new_descriptions) if each is not None]
+        looked_at = LOOKED_AT if self._gone else BALLOTS
+        indexes = (self._descriptions, self._new_descriptions)
+        parts = [_most_alike(photo, each, looked_at) for each in indexes if each is not None]
         distances, positions = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
-        if len(parts) > 1:  # of both those described most alike
+        if self._gone:
+            distances = np.where(self._there.array[positions], distances, 8 * DESCRIPTION)
+        if distances.shape[1] > BALLOTS:  # of all parts, and of what is there, those described most alike
             order = np.argsort(distances, axis=1, kind="stable")[:, :BALLOTS]
             distances, positions = np.take_along_axis(distances, order, 1), np.take_along_axis(positions, order, 1)
         alike = (positions >= 0) & (distances < FAR)
-        if self._gone:
-            alike &= ~np.isin(positions, list(self._gone))
         found, voted = np.unique(positions[alike], return_inverse=True)
         votes = np.bincount(voted, 1 - distances[alike] / FAR)
         order = np.argsort(-votes, kind="stable")[:k]
@@ -175,10 +186,10 @@ class Gallery:
         return best
 
 
-def _most_alike(photo: Landmarks, descriptions: faiss.IndexBinary) -> tuple[np.ndarray, np.ndarray]:
-    """For each landmark that votes the distances and owners of those described most alike: (n, BALLOTS) each."""
+def _most_alike(photo: Landmarks, descriptions: faiss.IndexBinary, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each landmark that votes the distances and owners of those described most alike: (n, k) each."""
     with one_thread():  # a millisecond's work is not worth waking others
-        distances, positions = descriptions.search(photo.descriptions[:VOTERS], BALLOTS)
+        distances, positions = descriptions.search(photo.descriptions[:VOTERS], k)
     return np.where(positions < 0, 8 * DESCRIPTION, distances), positions
 
 
@@ -256,7 +267,7 @@ class Recogniser:
         """rows: (pictures,) the item of each picture of the gallery."""
         self._rows, self._gallery, self._certainty = Growing(rows), gallery, certainty
         self._sealed = len(rows)
-        self._places: dict[int, list[int]] = {}  # of items whose pictures were changed
+        self._places: dict[int, list[int]] = {}  # of items whose pictures were changed: all that they ever got
 
     @classmethod
     def open(cls, packed: Path, descriptions: Path, rows: np.ndarray, facts: Mapping[str, Any]) -> "Recogniser":
@@ -270,10 +281,17 @@ class Recogniser:
     def put(self, row: int, packed: Sequence[np.ndarray]) -> None:
         """Give an item these pictures, each (FEATURES, PACKED) uint8, in place of those that it has; none: it has no
         picture any more."""
-        for position in [*self._of_release(row), *self._places.get(row, ())]:
+        own = [*self._of_release(row), *self._places.get(row, ())]
+        for position in own:
             self._gallery.show(position, False)
-        self._places[row] = [self._gallery.add(each) for each in packed]
-        self._rows.append(np.full(len(packed), row))
+        for each in packed:
+            # a feed sends the same pictures again and again
+            position = next((at for at in own if np.array_equal(self._gallery.packed(at), each)), -1)
+            if position < 0:
+                position = self._gallery.add(each)
+                self._rows.append(np.array([row]))
+                self._places.setdefault(row, []).append(position)
+            self._gallery.show(position, True)
 
     def restore(self, row: int) -> None:
         """Give an item of the release its own pictures back."""

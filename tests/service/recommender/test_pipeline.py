@@ -8,8 +8,9 @@ from PIL import Image
 
 from service.errors import BadQuery, NotFound
 from service.recommender.pipeline import Recommender
-from service.recommender.query import Event, Query, SimilarQuery
+from service.recommender.query import Event, Query, SimilarQuery, parse_query
 from service.recommender.recommendation import Recommendation
+from service.recommender.user_keys import DEFAULT_USER_KEY, hash_user
 from tests.hostile import encode
 
 EVENTS = (Event("0004", "purchase"), Event("0016", "view"))
@@ -143,6 +144,20 @@ def test_queries_in_a_batch_do_not_touch_each_other(recommender: Recommender, ph
     for query, answer in zip(queries, together, strict=True):
         alone = recommender.recommend([query])[0]
         assert (alone.tier, ids(alone)) == (answer.tier, ids(answer))
+
+
+def test_a_user_is_the_same_by_key_as_by_id(recommender: Recommender) -> None:
+    """The release knows users by keyed hashes, which say who they are as well; no protocol takes one."""
+    ranker = recommender.release.ranker
+    assert ranker is not None
+    user_key = hash_user("00007", DEFAULT_USER_KEY)
+    assert user_key in ranker.user_keys
+    assert len(ranker.user_keys) == ranker.users
+    assert ask(recommender, user_key=user_key) == ask(recommender, user_id="00007")
+    assert ask(recommender, user_key=user_key, events=EVENTS) == ask(recommender, user_id="00007", events=EVENTS)
+    assert ask(recommender, user_key="0" * 32).tier == "popular"
+    with pytest.raises(BadQuery, match="unknown field 'user_key'"):
+        parse_query({"user_key": user_key})
 
 
 def test_items_of_events_that_the_release_does_not_hold_are_passed_over(recommender: Recommender) -> None:
