@@ -8,14 +8,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
+from service.errors import CatalogueError
 from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender
-from service.recommender.release import Release
+from service.recommender.release import Release, list_files
 from tests.conftest import made_once
 from tests.quick import options
 from training.index import catalogue_vectors
 from training.pipeline import train
+from training.stage_cache import StageCache
+from training.stages.continued import ContinuedRun, open_run
+from training.stages.run import Run
 
 NEW = 3  # items that come
 
@@ -94,3 +99,73 @@ def test_it_recommends_as_well_as_one_that_was_trained_anew(shop: Path, retraine
     assert anew is not None
     found = [json.loads((path / "report" / "metrics.json").read_text())["ranking"] for path in (anew, retrained)]
     assert found[1]["ndcg_at_20"] >= found[0]["ndcg_at_20_interval"][0]
+
+
+def opened(shop: Path, catalogue: Path, folder: Path, **changes: object) -> Run:
+    """The run that a training would be, before it trains."""
+    asked = options(catalogue, folder, **({"previous": shop / "releases" / "1"} | changes))
+    return open_run(asked, StageCache(folder / ".stages"), None)
+
+
+@pytest.fixture(scope="module")
+def strange(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Today's catalogue with many dresses that are nothing but noise."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(shop / "today", folder / "shop")
+        rng = np.random.default_rng(0)
+        items = pd.read_csv(folder / "shop" / "items.csv", dtype=str, keep_default_na=False)
+        row = items[items["category"] == "dress"].iloc[0]
+        rows = []
+        for number in range(30):
+            name = f"images/noise{number}.png"
+            Image.fromarray(rng.integers(256, size=(64, 64, 3), dtype=np.uint8)).save(folder / "shop" / name)
+            rows.append(row.to_dict() | {"item_id": f"noise{number}", "image": name})
+        pd.concat([items, pd.DataFrame(rows)]).to_csv(folder / "shop" / "items.csv", index=False)
+
+    return made_once(tmp_path_factory, "strange", make) / "shop"
+
+
+def test_an_encoder_that_does_not_know_what_came_is_trained_anew(shop: Path, strange: Path, tmp_path: Path) -> None:
+    """The figures say so; who names the release keeps it all the same."""
+    run = opened(shop, strange, tmp_path)
+    assert not isinstance(run, ContinuedRun)
+    assert run.kept is not None
+    verdict = run.kept["verdict"]
+    assert not verdict["kept"]
+    assert verdict["new"] < 0.9 * verdict["old"]
+    assert verdict["interval"][1] < 0
+    assert isinstance(opened(shop, strange, tmp_path, keep_encoder=True), ContinuedRun)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"new_encoder": "--epochs 9 asks for another"}, "--epochs 9"),
+        ({"split_column": "colour"}, "--split-column"),
+        ({"test_from": 1}, "held out"),
+    ],
+)
+def test_an_encoder_that_cannot_be_kept_is_refused_with_the_reason(
+    shop: Path, tmp_path: Path, changes: dict, why: str
+) -> None:
+    """Where somebody asked for it."""
+    if "test_from" in changes:  # a day after the first event
+        log = pd.read_csv(shop / "today" / "interactions.csv")
+        changes = {"test_from": int(log["timestamp"].min()) + 86_400}
+    with pytest.raises(CatalogueError, match=why):
+        opened(shop, shop / "today", tmp_path, keep_encoder=True, **changes)
+
+
+def test_a_release_that_does_not_say_which_pictures_it_holds_keeps_its_encoder(shop: Path, tmp_path: Path) -> None:
+    """Every picture is embedded again."""
+    old = Path(shutil.copytree(shop / "releases" / "1", tmp_path / "old" / "1"))
+    shutil.rmtree(old / "retraining")
+    manifest = json.loads((old / "manifest.json").read_text())
+    del manifest["index"]["new_since_calibration"]
+    (old / "manifest.json").write_text(json.dumps({**manifest, "files": list_files(old)}))
+    path = train(options(shop / "today", tmp_path / "releases", previous=old))
+    assert path is not None
+    release = Release.open(path)
+    assert release.manifest.encoder == Release.open(old).manifest.encoder
+    assert len(np.load(path / "retraining" / "picture_digests.npy")) == release.manifest.rows["pictured"]

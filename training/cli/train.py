@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from click import get_current_context
-from click.core import ParameterSource
 
 from service.encoder.selection import PRECISIONS
 from service.errors import VitrineError
@@ -113,6 +111,7 @@ class AgainOptions:
 )
 @grouped
 def train(
+    context: typer.Context,
     encoder: EncoderOptions,
     ranker: RankerOptions,
     release: ReleaseOptions,
@@ -151,7 +150,7 @@ def train(
     told = _options(
         catalogue or folder, releases, encoder, ranker, release, data, settings, confidences, only=only, seed=seed
     )
-    path = run(go_on_from(replace(told, catalogue=folder), again.encoder_from, _given(encoder)), registry)
+    path = run(go_on_from(replace(told, catalogue=folder), again.encoder_from, _given(context, encoder)), registry)
     if path is None:
         return
     print(json.dumps({"release": path.name, "path": str(path)}) if as_json else path)
@@ -164,10 +163,13 @@ def _without_watch() -> list[str]:
     return [sys.executable, "-m", "training", *words[:at], *words[at + (1 if "=" in words[at] else 2) :]]
 
 
-def _given(encoder: EncoderOptions) -> dict[str, Any]:
+def _given(context: typer.Context, encoder: EncoderOptions) -> dict[str, Any]:
     """The options of the encoder that somebody named."""
-    source = get_current_context().get_parameter_source
-    return {name: value for name, value in asdict(encoder).items() if source(name) is ParameterSource.COMMANDLINE}
+    sources = {name: context.get_parameter_source(name) for name in asdict(encoder)}
+    return {
+        name: value for name, value in asdict(encoder).items()
+        if (source := sources[name]) is not None and source.name == "COMMANDLINE"
+    }  # fmt: skip
 
 
 def _options(

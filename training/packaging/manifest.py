@@ -69,4 +69,4 @@ def describe(
 def _of_store(catalogue: Catalogue) -> dict[str, Any]:
     """Of which store, and up to which change, an exported folder holds everything."""
     mark = catalogue.store
-    return {} if mark is None else {"store": {"id": mark.store, "sequence": mark.sequence}}
+    return {} if mark is None else {"store": mark.store, "sequence": mark.sequence}
