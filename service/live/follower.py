@@ -12,6 +12,7 @@ from service.live.overlay import Overlay
 from service.live.store import Store
 
 EVERY = 0.1  # seconds between looks
+LEAST = 0.04  # ... at least, however often it is woken
 AWAY_EVERY = 1.0  # ... at a store that is away
 CHECK = 0.005  # seconds between looks at whether a change is applied
 
@@ -63,7 +64,7 @@ class Follower:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._ending.is_set():
+        while not self._ending.wait(LEAST):
             self._wake.wait(AWAY_EVERY if self.away else EVERY)
             self._wake.clear()
             try:

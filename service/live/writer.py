@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from service.live.store import Store
 from service.live.unit_of_work import Operation
 
 TOGETHER = 500  # operations of one transaction
+EVERY = 0.02  # seconds from the begin of one to that of the next: under load, more go together
 
 
 @dataclass(slots=True, eq=False)
@@ -69,7 +71,9 @@ class GroupCommit:
         self._thread.join()
 
     def _run(self) -> None:
-        while batch := self._take():
+        began = 0.0
+        while batch := self._take(not_before=began + EVERY):
+            began = time.monotonic()
             try:
                 replies = self._store.write([each.operation for each in batch])
             except Exception as error:
@@ -80,10 +84,12 @@ class GroupCommit:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_tell, batch, replies)
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self, *, not_before: float) -> list[_Waiting]:
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
+        time.sleep(max(0.0, not_before - time.monotonic()))
+        with self._changed:
             return [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
 
 
