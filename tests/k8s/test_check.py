@@ -28,8 +28,8 @@ def dev() -> Manifests:
 
 @pytest.fixture(scope="module")
 def everything() -> Manifests:
-    """What no overlay has: a GPU and its plans, TLS, keys, a gateway, an autoscaler that asks Prometheus."""
-    wanted = ("triton", "gpu", "tensorrt", "tls", "api-key", "ingress", "keda", "monitoring")
+    """What no overlay has: a GPU and its plans, TLS, keys, a gateway, an autoscaler that asks Prometheus, a batch."""
+    wanted = ("triton", "gpu", "tensorrt", "tls", "api-key", "ingress", "keda", "monitoring", "batch")
     made = [each for name in wanted for each in rendered.render_component(name)]
     return list({rendered.name_of(each): each for each in made}.values())
 
@@ -71,7 +71,7 @@ def test_production_with_its_canary_is_as_it_should_be(tmp_path: Path) -> None:
 
 def test_one_line_moves_a_release_on_a_volume(tmp_path: Path) -> None:
     """The line of the image `vitrine` names what is mounted, and the code stays; a number of its own names what is
-    pulled, and the Job that builds its plan."""
+    pulled, and the Jobs that build its plan and answer its users."""
     shutil.copytree(HOME / "k8s", tmp_path / "k8s")
     overlay = tmp_path / "k8s" / "overlays" / "staging" / "kustomization.yaml"
     text = overlay.read_text()
@@ -106,6 +106,14 @@ def test_one_line_moves_a_release_on_a_volume(tmp_path: Path) -> None:
     overlays.write(overlay, 7, image)
     assert one(rendered.render(overlay.parent), "Job", "build-plan")["metadata"]["name"] == "build-plan-7"
 
+    overlay.write_text(text.replace("/monitoring\n", "/batch\n") + renamed.replace("build-plan", "recommend-all"))
+    overlays.write(overlay, 7, image)
+    made = rendered.render(overlay.parent)
+    assert check.problems(made) == []
+    job = one(made, "Job", "recommend-all")
+    assert job["metadata"]["name"] == "recommend-all-7"
+    assert job["spec"]["template"]["spec"]["containers"][0]["image"] == str(image)
+
 
 def test_a_folder_that_cannot_be_rendered_is_a_problem(tmp_path: Any) -> None:
     """It says what kustomize said."""
@@ -130,6 +138,11 @@ def pod(manifests: Manifests, name: str = "vitrine") -> dict[str, Any]:
 def container(manifests: Manifests, name: str = "vitrine") -> dict[str, Any]:
     """Its container."""
     return pod(manifests, name)["containers"][0]
+
+
+def batch(manifests: Manifests) -> dict[str, Any]:
+    """The pod that answers every user."""
+    return one(manifests, "Job", "recommend-all")["spec"]["template"]["spec"]
 
 
 def labels(manifests: Manifests) -> dict[str, Any]:
@@ -278,6 +291,27 @@ OPTIONAL: dict[str, tuple[Callable[[Manifests], object], str]] = {
         lambda m: pod(m, "triton")["containers"][0]["startupProbe"].update(failureThreshold=60), "must wait 900 s"),
     "a Job for every release": (
         lambda m: one(m, "Job", "build-plan")["metadata"].update(name="build-plan"), "number of the release"),
+    "a batch for every release": (
+        lambda m: one(m, "Job", "recommend-all")["metadata"].update(name="recommend-all"), "number of the release"),
+    "an option that is none": (
+        lambda m: batch(m)["containers"][0]["args"].append("--to"), "unrecognized arguments: --to"),
+    "nowhere to write to": (
+        lambda m: batch(m)["containers"][0].update(args=["-k", "5"]), "arguments are required: --out"),
+    "answers that go with their pod": (
+        lambda m: batch(m)["containers"][0].update(args=["--out", "/tmp/all.parquet"]), "must lie on a claim"),
+    "answers on a disk of the pod": (
+        lambda m: batch(m)["volumes"][0].update(emptyDir={"sizeLimit": "5Gi"}) or
+        batch(m)["volumes"][0].pop("persistentVolumeClaim"), "must lie on a claim"),
+    "answers of another release": (
+        lambda m: batch(m)["containers"][0].update(image="vitrine:2"), "it answers from the release of vitrine:2"),
+    "answers under other keys": (
+        lambda m: batch(m)["containers"][0]["env"].pop(1), "no user is known else"),
+    "a batch that a drained node fails": (
+        lambda m: one(m, "Job", "recommend-all")["spec"]["podFailurePolicy"]["rules"].pop(0), "must ignore Disruption"),
+    "a batch that may ask everybody": (
+        lambda m: one(m, "NetworkPolicy", "recommend-all")["spec"].update(policyTypes=["Ingress"]), "stays open"),
+    "a batch as root": (
+        lambda m: batch(m)["securityContext"].update(runAsUser=0), "other than 0"),
     "a route to a port that is none": (
         lambda m: one(m, "GRPCRoute")["spec"]["rules"][0]["backendRefs"][0].update(port=5), "it leads to vitrine:5;"),
     "a gateway that gives up on a slow phone": (
@@ -316,6 +350,20 @@ def test_tls_and_keys_are_checked_together() -> None:
     require_found(tls, lambda m: without(container(m)["readinessProbe"]["httpGet"], "scheme"), "must ask by HTTPS")
     unkeyed = [each for each in container(keys)["env"] if each["name"] != "VITRINE_API_KEYS"]
     require_found(keys, lambda m: container(m).update(env=unkeyed), "refuses to start")
+
+
+def test_a_batch_answers_from_where_the_service_does(tmp_path: Path) -> None:
+    """A release that is pulled is not the one in the image; one that is mounted from the image is."""
+    shutil.copytree(HOME / "k8s", tmp_path / "k8s")
+    overlay = tmp_path / "k8s" / "overlays" / "staging" / "kustomization.yaml"
+    text = overlay.read_text()
+    both = "/batch\n  - ../../components/release-volume/"
+    overlay.write_text(text.replace("/monitoring\n", f"{both}pull\n"))
+    [problem] = check.problems(rendered.render(overlay.parent))
+    assert "and the service from that of /release/current" in problem
+    code = '  - name: vitrine-code\n    newName: example.com/shop/vitrine\n    newTag: "3"\n'
+    overlay.write_text(text.replace("/monitoring\n", f"{both}image\n").replace("images:\n", f"images:\n{code}"))
+    assert check.problems(rendered.render(overlay.parent)) == []
 
 
 @pytest.mark.parametrize("name", MONITORED)
