@@ -141,14 +141,16 @@ def network(work: Path) -> dict[str, Any]:
 
 def service(work: Path) -> dict[str, Any]:
     """`vitrine serve` over the release, asked by CLIENTS at once: requests a second, and MiB held on the GPU."""
-    from load import generate, read_pictures
+    from load import generate, read_pictures, request_bytes
 
     from tests.processes import serve
 
     release, free = work / "releases" / "1", _free()
     with serve(release, work / f"service-{device()}", {"VITRINE_ENCODER": "onnxruntime"}) as served:
         pictures = read_pictures(work / "shop" / "images")
-        load = generate(f"http://{served.address}/recommend", pictures, seconds=4 * SECONDS, clients=CLIENTS)
+        url = f"http://{served.address}/recommend"
+        requests = [request_bytes(url, picture, {}) for picture in pictures]
+        load = generate(url, requests, seconds=4 * SECONDS, clients=CLIENTS)
         held = free - _free()
     if set(load.statuses) != {"200"} or load.lost:
         raise Unavailable(f"the service answered {load.statuses}, and lost {load.lost}")

@@ -6,6 +6,7 @@ strangers (Poisson), whether or not the server keeps up, and the latency counts 
 
 python benchmarks/load.py http://127.0.0.1:3000/recommend --pictures images --clients 8 --seconds 10
 python benchmarks/load.py http://127.0.0.1:3000/recommend --pictures images --rate 50 --seconds 10
+python benchmarks/load.py http://127.0.0.1:3000/events --events 100 --rate 20 --seconds 10
 """
 
 import argparse
@@ -30,6 +31,7 @@ PICTURES = 64
 PERCENTILES = (50, 90, 99)
 CONNECTIONS = 256  # of the open loop; arrivals beyond them wait, and their waiting counts
 PATIENCE = 5.0  # seconds that the open loop waits for its last answers
+USERS, EVENTS, BODIES = 2000, ("view", "view", "like", "cart", "purchase"), 512
 BOUNDARY = "------------------------d74496d66958873e"
 CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
 
@@ -73,11 +75,26 @@ def multipart(picture: bytes, fields: dict[str, str]) -> bytes:
 
 def request_bytes(url: str, picture: bytes, fields: dict[str, str]) -> bytes:
     """All that curl would write for it."""
-    body = multipart(picture, fields)
+    return posted(url, multipart(picture, fields), CONTENT_TYPE)
+
+
+def event_requests(url: str, items: list[str], *, events: int, seed: int) -> list[bytes]:
+    """Requests with so many events each, of many users; items: ids that they are about."""
+    rng = random.Random(seed)
+
+    def one() -> dict[str, str]:
+        return {"user_id": f"load-{rng.randrange(USERS)}", "item_id": rng.choice(items), "event": rng.choice(EVENTS)}
+
+    bodies = [one() if events == 1 else {"events": [one() for _ in range(events)]} for _ in range(BODIES)]
+    return [posted(url, json.dumps(body).encode(), "application/json") for body in bodies]
+
+
+def posted(url: str, body: bytes, content_type: str) -> bytes:
+    """A POST as curl writes it."""
     at = urlsplit(url)
     head = (
         f"POST {at.path or '/'} HTTP/1.1\r\nHost: {at.netloc}\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n"
-        f"Content-Length: {len(body)}\r\nContent-Type: {CONTENT_TYPE}\r\n\r\n"
+        f"Content-Length: {len(body)}\r\nContent-Type: {content_type}\r\n\r\n"
     )
     return head.encode() + body
 
@@ -257,11 +274,9 @@ class OpenLoop(Generator):
 
 
 def generate(
-    url: str, pictures: list[bytes], *, seconds: float, clients: int = 8, rate: float | None = None, seed: int = 0,
-    fields: dict[str, str] | None = None,
+    url: str, requests: list[bytes], *, seconds: float, clients: int = 8, rate: float | None = None, seed: int = 0,
 ) -> Load:  # fmt: skip
-    """Ask `url` with these pictures in turn: `clients` in a closed loop, or at `rate` a second in an open one."""
-    requests = [request_bytes(url, picture, fields or {}) for picture in pictures]
+    """Send these in turn: from `clients` in a closed loop, or at `rate` a second in an open one."""
     if rate is None:
         return uvloop.run(ClosedLoop(url, requests).run(clients=clients, seconds=seconds))
     return uvloop.run(OpenLoop(url, requests).run(rate=rate, seconds=seconds, seed=seed))
@@ -271,17 +286,23 @@ def main() -> None:
     """Print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
-    parser.add_argument("--pictures", type=Path, required=True, help="folder of JPEGs")
+    sent = parser.add_mutually_exclusive_group(required=True)
+    sent.add_argument("--pictures", type=Path, help="folder of JPEGs")
+    sent.add_argument("--events", type=int, help="in each request, of 2,000 users")
+    parser.add_argument("--items", type=int, default=1320, help="that events are about: 0000 and so on")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rate", type=float, help="open loop: arrivals a second, in place of clients")
     parser.add_argument("--seed", type=int, default=0, help="of the arrivals")
     parser.add_argument("--field", action="append", default=["k=10"], help="name=value, sent beside the picture")
     asked = parser.parse_args()
-    load = generate(
-        asked.url, read_pictures(asked.pictures), seconds=asked.seconds, clients=asked.clients, rate=asked.rate,
-        seed=asked.seed, fields=dict(pair.split("=", 1) for pair in asked.field),
-    )  # fmt: skip
+    if asked.pictures is None:
+        items = [f"{number:04d}" for number in range(asked.items)]
+        requests = event_requests(asked.url, items, events=asked.events, seed=asked.seed)
+    else:
+        fields = dict(pair.split("=", 1) for pair in asked.field)
+        requests = [request_bytes(asked.url, picture, fields) for picture in read_pictures(asked.pictures)]
+    load = generate(asked.url, requests, seconds=asked.seconds, clients=asked.clients, rate=asked.rate, seed=asked.seed)
     print(json.dumps(asdict(load)))
 
 

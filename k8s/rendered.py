@@ -12,9 +12,11 @@ import yaml
 
 HOME = Path(__file__).resolve().parent
 # what a component needs before it; `overlays/` show the usual combinations
-NEEDS = {"gpu": ("triton",), "tensorrt": ("triton", "gpu"), "hpa-requests": ("hpa",)}
-IMAGES = ("vitrine", "vitrine-candidate", "vitrine-code")  # that an overlay names
-WORKLOADS = ("Deployment", "Job", "Pod", "StatefulSet", "DaemonSet")
+NEEDS = {
+    "gpu": ("triton",), "tensorrt": ("triton", "gpu"), "hpa-requests": ("hpa",), "postgres-dev": ("store",),
+}  # fmt: skip
+IMAGES = ("vitrine", "vitrine-candidate", "vitrine-code", "vitrine-training")  # that an overlay names
+WORKLOADS = ("Deployment", "Job", "CronJob", "Pod", "StatefulSet", "DaemonSet")
 
 Manifest = dict[str, Any]
 
@@ -80,7 +82,7 @@ def pods_of(manifests: Sequence[Manifest]) -> Iterator[Pod]:
     for each in manifests:
         kind, spec = each["kind"], each.get("spec", {})
         if kind in WORKLOADS:
-            template = each if kind == "Pod" else spec["template"]
+            template = each if kind == "Pod" else _template(spec)
             labels = template["metadata"].get("labels", {})
             yield Pod(name_of(each), labels, template["spec"], spec.get("selector", {}).get("matchLabels"))
         elif kind == "InferenceService":  # KServe puts the pod together from two manifests
@@ -92,6 +94,12 @@ def pods_of(manifests: Sequence[Manifest]) -> Iterator[Pod]:
                 predictor.get("labels", {}),
                 pod | {"containers": runtime["containers"], "volumes": runtime.get("volumes", [])},
             )
+
+
+def _template(spec: dict[str, Any]) -> dict[str, Any]:
+    """Of the pods; a CronJob makes Jobs of its own."""
+    template: dict[str, Any] = (spec["jobTemplate"]["spec"] if "jobTemplate" in spec else spec)["template"]
+    return template
 
 
 # of a predictor, that are a pod's

@@ -19,13 +19,14 @@ from starlette.types import ASGIApp
 
 from service.errors import VitrineError
 from service.exposure import require_safe
-from service.http import admin
+from service.http import admin, live_routes
 from service.http.endpoints import Endpoint, EndpointLayer
 from service.http.middleware.api_keys import OPEN_PATHS, Key, KeyLayer, Keys
 from service.http.middleware.problems import ProblemLayer
 from service.http.middleware.request_body import Pace, RequestBodyLayer, Uploads
 from service.http.routes import create_app
 from service.http.schemas import EmbedBody, EmbeddingOut, RecommendationOut, RecommendBody, SimilarBody
+from service.live.api import LiveApi
 from service.observability import logs
 from service.observability.metrics import Metrics
 from service.observability.request_recorder import RequestContextLayer
@@ -97,6 +98,14 @@ class Service:
     def recommender(self) -> Recommender:
         """That of the release in production now."""
         return self.runtime.rollout.production.recommender
+
+    def live(self) -> LiveApi:
+        """What changes and events are told. Raises NotFound where the service keeps none."""
+        return self.runtime.live()
+
+    def answered(self, route: str, status: int) -> None:
+        """Record a request that a route has answered."""
+        self.runtime.recorder.answered(route, status)
 
     async def recommend(self, query: Query, gone: Gone) -> Recommendation:
         """Items for a user, a photo, or both."""
@@ -205,13 +214,14 @@ class Vitrine:
         return await vitrine.embed(query, None)
 
 
+_event_routes = live_routes.event_routes(vitrine.live, answered=vitrine.answered)
 _bento: Any = Vitrine  # the decorator made a bentoml.Service of the class
 _bento.add_asgi_middleware(RequestContextLayer, rest=PREFIX)
 if vitrine.settings.cors_origins:
     _bento.add_asgi_middleware(
         CORSMiddleware,
         allow_origins=vitrine.settings.cors_origins,
-        allow_methods=["GET", "POST"],
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
         allow_headers=["*"],
         max_age=600,
     )
@@ -225,23 +235,31 @@ _bento.add_asgi_middleware(
     pace=Pace(vitrine.settings.body_stall),
     answered=vitrine.refused,
     refusals=(REFUSAL,),
-    free=(PREFIX, "/static_content", "/", *OPEN_PATHS),
+    free=(PREFIX, "/static_content", "/items", "/", *OPEN_PATHS),
 )
 _bento.add_asgi_middleware(
     EndpointLayer,
     endpoints=ENDPOINTS,
-    answered=lambda path, status: vitrine.runtime.recorder.answered(path, status),
+    answered=vitrine.answered,
+    direct=_event_routes,
 )
 _admin_routes = admin.routes(
     lambda number: vitrine.runtime.rollout.switch(number), vitrine.recommender, key=vitrine.settings.admin_key
 )
+_live_routes = [
+    *live_routes.item_routes(vitrine.live, key=vitrine.settings.catalogue_key, answered=vitrine.answered),
+    *_event_routes,
+    *live_routes.user_routes(vitrine.live, key=vitrine.settings.admin_key, answered=vitrine.answered),
+]
 _inference_routes = routes(lambda: vitrine.runtime.inference, ready=vitrine.is_ready, seconds=vitrine.settings.deadline)
 _bento.mount_asgi_app(
     create_app(
         vitrine.recommender,
         lambda: _bento.openapi_spec.asdict(),
         lambda: vitrine.runtime.rollout.describe_candidate(),
-        also=[*_admin_routes, *_inference_routes],
+        also=[*_live_routes, *_admin_routes, *_inference_routes],
+        live=vitrine.live,
+        keeps=vitrine.settings.store is not None,
         keys=bool(vitrine.keys),
     ),
     path="/",

@@ -32,6 +32,7 @@ class RequestContext:
     release: str = ""
     tier: str = ""
     user_id: str | None = None
+    catalogue_key: bytes = b""  # as it was sent
     stages: list[Stage] = field(default_factory=list)
 
 
@@ -44,8 +45,14 @@ def current() -> RequestContext | None:
     return _current.get()
 
 
-def begin(protocol: str, traceparent: str = "") -> RequestContext:
+def begin(protocol: str, traceparent: str = "", catalogue_key: bytes = b"") -> RequestContext:
     """A call, with the trace of its caller where the header says one."""
+    call = _traced(protocol, traceparent)
+    call.catalogue_key = catalogue_key
+    return call
+
+
+def _traced(protocol: str, traceparent: str) -> RequestContext:
     if (said := TRACEPARENT.fullmatch(traceparent)) and said["trace"].strip("0") and said["span"].strip("0"):
         return RequestContext(protocol, said["trace"], said["span"], bool(int(said["flags"], 16) & 1))
     return RequestContext(protocol, secrets.token_hex(16))

@@ -6,12 +6,14 @@
     |  |- UnsupportedMedia   not a picture that we read (JPEG, PNG, WebP, GIF, HEIC, AVIF)
     |  |- UnreadablePicture  a picture, but truncated or corrupt
     |  |- TooLarge           more bytes or pixels than the service accepts
+    |  |- KeyNeeded          a key that was not sent, or is wrong
     |  `- NotFound           an item or user that this release does not hold
     |- Busy                  nothing is wrong with the question; ask again later
     |  |- Overloaded         more requests wait than may
     |  |- DeadlineMissed     the answer would come too late
     |  |- SlowBody           the body of the request pauses, or comes too slowly
     |  |- EncoderAway        the server that the encoder runs in is away
+    |  |- StoreAway          the store of changes and events is away
     |  `- CallerGone         nobody waits for the answer any more
     |- EncoderUnavailable    the engine or precision that was asked for cannot serve this release here
     |- ReleaseError          a release that must not be served
@@ -19,6 +21,7 @@
     |  |- ReleaseMismatch    parts that do not belong together
     |  |- ReleaseTooNew      written by a later format version
     |  `- ReleaseUntrusted   signed by nobody who is trusted here
+    |- StoreTooNew           the store was written by a later version of this code
     |- UnsafeSettings        settings that would leave something open, or cannot be used
     |- CatalogueError        input that training cannot start from
     |- RegistryError         the registry cannot be asked, or does not hold what was asked for
@@ -82,6 +85,10 @@ class TooLarge(BadQuery):
     """More bytes or pixels than the service accepts."""
 
 
+class KeyNeeded(BadQuery):
+    """The request needs a key that it does not send."""
+
+
 class NotFound(BadQuery):
     """The release holds no such item or user."""
 
@@ -104,6 +111,10 @@ class SlowBody(Busy):
 
 class EncoderAway(Busy):
     """The server that the encoder runs in cannot be reached, or is not the one that it should be."""
+
+
+class StoreAway(Busy):
+    """The store of changes and events cannot be reached, or does not answer in time."""
 
 
 class CallerGone(Busy):
@@ -132,6 +143,10 @@ class ReleaseTooNew(ReleaseError):
 
 class ReleaseUntrusted(ReleaseError):
     """The release is not signed by one of the keys that are trusted here."""
+
+
+class StoreTooNew(VitrineError):
+    """The store was written by a later version of this code."""
 
 
 class UnsafeSettings(VitrineError):

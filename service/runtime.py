@@ -1,17 +1,23 @@
 """What the routes answer from, once the service has started."""
 
+from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIServer
 
-from service.errors import BadQuery, Busy
+from service.errors import BadQuery, Busy, NotFound
 from service.http.middleware.api_keys import Keys
 from service.http.middleware.problems import status_of
 from service.http.middleware.request_body import Uploads
+from service.live.api import LiveApi
+from service.live.operations import Picture
+from service.live.overlay import Overlay
+from service.live.runtime import Live, LiveLimits
 from service.observability.metrics import Metrics
 from service.observability.recall_monitor import RecallMonitor
 from service.observability.request_recorder import RequestRecorder
+from service.open_inference.catalogue_model import catalogue_model
 from service.open_inference.grpc_server import GrpcFront
 from service.open_inference.models import models
 from service.open_inference.rest import PREFIX
@@ -25,6 +31,8 @@ from service.serving.loaded_release import LoadedRelease, open_release
 from service.serving.release_encoder import start_triton
 from service.serving.rollout import Rollout
 from service.settings import Settings
+
+MOST_WRITES = 10_000  # that may wait: a body of JSON lines is one each
 
 if TYPE_CHECKING:
     from service.observability.tracing import Tracing
@@ -41,10 +49,15 @@ class Runtime:
             metrics, user_key=settings.user_key, log=settings.log_requests, tracing=self._tracing
         )
         self._triton = start_triton(settings, metrics)
+        self._live: Live | None = None
         self.inference: Inference
         try:
+            if settings.store is not None:
+                self._live = Live(settings.store, _limits(settings), metrics)
             self._open(settings, metrics)
         except BaseException:
+            if self._live is not None:
+                self._live.close()
             if self._triton is not None:
                 self._triton.close()
             raise
@@ -54,7 +67,7 @@ class Runtime:
     def _open(self, settings: Settings, metrics: Metrics) -> None:
         self.rollout = Rollout(
             settings.release,
-            partial(open_release, settings=settings, metrics=metrics),
+            partial(open_release, settings=settings, metrics=metrics, live=self._live),
             plan=_plan(settings),
             metrics=metrics,
             switch_failed=metrics.switch_failures.inc,
@@ -66,10 +79,36 @@ class Runtime:
             observe=metrics.observe_batch,
         )
         self.answering = Answering(self.rollout, self.batcher)
+        self._live_api: LiveApi | None = None
+        if self._live is not None:
+            self._live.watch(lambda: self.rollout.production.overlay)
+            self._live_api = LiveApi(
+                self._live.store,
+                self._live.follower,
+                self._live.writer,
+                overlay=self._overlay,
+                look_at=self._look_at,
+                user_key=settings.user_key,
+            )
         self.rollout.watch(self._switched)
         self._recall = RecallMonitor(
             lambda: self.rollout.production.recommender.release.index, metrics.recall.set, every=settings.recall_every
         )
+
+    def live(self) -> LiveApi:
+        """What changes and events are told. Raises NotFound where the service keeps none."""
+        if self._live_api is None:
+            raise NotFound("this service keeps no changes and no events: VITRINE_STORE says where to")
+        return self._live_api
+
+    def _overlay(self) -> Overlay:
+        overlay = self.rollout.production.overlay
+        assert overlay is not None, "every release that is opened beside a store has one"
+        return overlay
+
+    async def _look_at(self, contents: Sequence[bytes]) -> list[Picture]:
+        work = self._overlay().reader.read
+        return await self.batcher.submit(work, contents, deadline=self._settings.deadline)
 
     async def listen(self, *, keys: Keys, uploads: Uploads, drain: Drain) -> None:
         """Open the ports beside HTTP's. Raises VitrineError, OSError."""
@@ -105,13 +144,17 @@ class Runtime:
         self._recall.close()
         self.rollout.close()
         self.batcher.close()
+        if self._live is not None:
+            self._live.close()
         if self._triton is not None:
             self._triton.close()
         if self._tracing is not None:
             self._tracing.close()
 
     def _switched(self, production: LoadedRelease) -> None:
-        self.inference = Inference(models(production, self.answering), production.number, self._inferred)
+        key = self._settings.catalogue_key
+        also = [] if self._live_api is None or key is None else [catalogue_model(self.live, key)]
+        self.inference = Inference(models(production, self.answering, also), production.number, self._inferred)
         self._metrics.observe_release(production.number, production.encoder)
 
     def _inferred(self, model: str, error: Exception | None) -> None:
@@ -121,12 +164,23 @@ class Runtime:
         self.recorder.answered(f"{PREFIX}/models/{model}/infer", status)
 
 
+def _limits(settings: Settings) -> LiveLimits:
+    return LiveLimits(
+        wait=settings.store_wait,
+        writes=MOST_WRITES,
+        items=settings.live_items,
+        events_kept=settings.events_kept,
+    )
+
+
 def _plan(settings: Settings) -> Plan | None:
     """What is tried beside production."""
     if settings.candidate is None:
         return None
     bounds = Bounds(settings.candidate_errors, settings.candidate_overlap, settings.candidate_fewest)
-    return Plan(settings.candidate, settings.candidate_mode, settings.candidate_share, settings.user_key, bounds)
+    return Plan(
+        settings.candidate, settings.candidate_mode, settings.candidate_share, settings.user_key, bounds, settings.store
+    )
 
 
 def _tracing(settings: Settings) -> "Tracing | None":

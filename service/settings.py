@@ -45,6 +45,19 @@ class Settings(BaseSettings):
     )
     candidate_fewest: int = Field(100, gt=0, description="queries before either of these bounds counts")
     admin_key: str | None = Field(None, min_length=8, description="secret of POST /admin/release; without it, none")
+    store: str | None = Field(
+        None,
+        description="what keeps catalogue changes and events: a file (SQLite), or postgresql+psycopg://...; not set: "
+        "nothing",
+    )
+    store_wait: float = Field(30.0, ge=0, description="seconds to wait for the store at start")
+    catalogue_key: str | None = Field(
+        None, min_length=8, description="secret of PUT, PATCH, DELETE /items/...; without it, none"
+    )
+    live_items: int = Field(
+        20_000, gt=0, description="items that may differ from the release before a new one is said to be due"
+    )
+    events_kept: float = Field(400.0, ge=0, description="days after which the store forgets an event; 0: never")
     user_key: str = Field(
         DEFAULT_USER_KEY,
         description="secret that user ids are hashed with; must be the one the release was trained with",

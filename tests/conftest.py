@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from service.recommender.pipeline import Recommender
 from service.recommender.release import Release
+from tests.postgres import Postgres, postgres
 from tests.processes import Service, serve
 from tests.quick import options
 from tests.shop import Shop, open_shop
@@ -107,3 +108,10 @@ def trained_shop(boutique_folder: Path, tmp_path_factory: pytest.TempPathFactory
 def shop(trained_shop: Shop, tmp_path: Path) -> Shop:
     """A copy of it that a test may change."""
     return trained_shop.copy(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """A real PostgreSQL."""
+    with postgres() as started:
+        yield started

@@ -18,6 +18,7 @@ from typing import Self
 import httpx
 
 HOME = Path(__file__).parent.parent
+START_WITHIN = 240.0  # seconds, on a machine that has other things to do
 FIXTURES = HOME / "tests" / "fixtures"
 
 
@@ -96,13 +97,22 @@ def serve(
         try:
             with httpx.Client(base_url=url, timeout=30, verify=str(verify) if verify else True) as client:
                 service = Service(process, client, f"127.0.0.1:{grpc_port}", metrics_port, log)
-                wait_until(service.ready, log=log)
+                wait_until(service.ready, seconds=START_WITHIN, log=log)
                 yield service
         finally:
             for _ in range(2):  # nobody is on the way who would have to be waited for
                 process.terminate()
                 time.sleep(0.1)
             process.wait(timeout=30)
+
+
+def shadow_report(service: Service, out: Path, thresholds: Path) -> subprocess.CompletedProcess[str]:
+    """`vitrine shadow-report` of it, to its end."""
+    command = [
+        sys.executable, "-m", "training", "shadow-report", str(service.http.base_url), "--out", str(out),
+        "--metrics-port", str(service.metrics), "--thresholds", str(thresholds),
+    ]  # fmt: skip
+    return subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=False)
 
 
 @dataclass

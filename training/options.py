@@ -30,4 +30,7 @@ class Options:
     precisions: tuple[str, ...] = ()  # of the encoder, beside fp32
     least_overlap: float = LEAST_OVERLAP
     index_recall: float = embedding.RECALL
+    previous: Path | None = None  # a release to go on from: its encoder and vectors, factors, chosen parameters
+    keep_encoder: bool = False  # whether or not it holds on pictures that are new
+    new_encoder: str = ""  # why that encoder is not kept
     model_repository: Path | None = None  # that the release's encoder is installed in, for Triton

@@ -20,6 +20,7 @@ STAGES = ("encoder", "export", "index", "ranker", "package")
 # one.
 CODE = {
     "pictures": ("training.data.pictures",),
+    "examined": ("training.previous.pictures",),
     "encoder": ("training.encoder.examples", "training.encoder.trainer"),
     "export": ("training.encoder.export",),
     "index": ("training.index.embedding",),
@@ -32,6 +33,7 @@ CODE = {
 NEUTRAL = frozenset(
     (
         "service.errors",
+        "training.picture_digests",
         "training.progress",
         "training.source_code",
         "training.sqlite",

@@ -105,3 +105,22 @@ def jobs_are_named_by_release(manifests: list[Manifest], pods: list[Pod]) -> Ite
     for each in of_kind(manifests, "Job"):
         if not re.search(r"-[0-9]+$", each["metadata"]["name"]):
             yield name_of(each), "a Job cannot be changed: its name must end in the number of the release"
+
+
+def cron_jobs_end(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[str, str]]:
+    """One after another, each within a time."""
+    for each in of_kind(manifests, "CronJob"):
+        spec = each["spec"]
+        if spec.get("concurrencyPolicy") != "Forbid":
+            yield name_of(each), "concurrencyPolicy must be Forbid: two trainings would write the same folder"
+        if "activeDeadlineSeconds" not in spec["jobTemplate"]["spec"]:
+            yield name_of(each), "activeDeadlineSeconds must be set: one that hangs keeps all later ones away"
+
+
+def retrains_name_an_alias(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[str, str]]:
+    """What a retrained release is proposed as."""
+    for pod in pods:
+        for container in pod.containers:
+            to = environment(container, manifests).get("RETRAIN_TO")
+            if to is not None and to not in ("staging", "canary", "production"):
+                yield pod.name, f"RETRAIN_TO={to} is no alias: staging, canary or production"

@@ -8,8 +8,13 @@ from k8s.rendered import Manifest, Pod, name_of
 from k8s.rules.common import image_of, of_kind, selected
 from service.http.middleware.api_keys import OPEN_PATHS
 
-SECRETS = {"vitrine": {"user-key", "api-keys"}, "vitrine-tls": {""}}  # made by hand, see README.md: name -> keys
+SECRETS = {  # made by hand, or by an operator, see README.md: name -> keys
+    "vitrine": {"user-key", "api-keys", "catalogue-key", "admin-key"},
+    "vitrine-tls": {""},
+    "vitrine-store": {"uri"},
+}
 CLIENTS = {"vitrine/client": "true"}  # who may ask is labelled by whoever owns it
+NO_HTTP = ("postgres",)  # images that answer no HTTP: a command of theirs is what probes them
 PROBED = {"vitrine": OPEN_PATHS, "triton": ("/v2/health/live", "/v2/health/ready")}
 NODE_LOCAL_DNS = "169.254.20.10/32"
 SLOWEST_BODY = 600  # seconds
@@ -31,7 +36,7 @@ def selectors_select(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tup
             yield name_of(each), f"its selector {selector['matchLabels']} matches no pod"
     for pod in pods:
         for kind in ("PodDisruptionBudget", "NetworkPolicy"):
-            if pod.name.startswith("Job/"):
+            if pod.name.startswith("Job/") or (pod.name.startswith("CronJob/") and kind == "PodDisruptionBudget"):
                 continue
             selects = "selector" if kind == "PodDisruptionBudget" else "podSelector"
             if not any(pod in selected(pods, each["spec"].get(selects) or {}) for each in of_kind(manifests, kind)):
@@ -97,14 +102,15 @@ def ports_exist(manifests: list[Manifest], pods: list[Pod]) -> Iterator[tuple[st
         for container in pod.spec["containers"]:
             own = {port.get("name"): port["containerPort"] for port in container.get("ports", [])}
             for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
-                get = container.get(kind, {}).get("httpGet")
+                probe, image = container.get(kind, {}), image_of(container)[0]
+                get = probe.get("httpGet")
                 if get is None:
-                    if container.get("ports"):
+                    if container.get("ports") and not (image in NO_HTTP and "exec" in probe):
                         yield pod.name, f"{container['name']} has no {kind} over HTTP"
                     continue
                 if get["port"] not in own and get["port"] not in own.values():
                     yield pod.name, f"{kind} asks port {get['port']!r}, which {container['name']} does not have"
-                routes = PROBED.get(image_of(container)[0], ())
+                routes = PROBED.get(image, ())
                 if get["path"] not in routes:
                     yield pod.name, f"{kind} asks {get['path']}, which is no route of it; there are {', '.join(routes)}"
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import context
 from service.errors import BadQuery, Busy
+from service.http.documented_route import DocumentedRoute
 from service.http.middleware.problems import problem_of
 from service.http.schemas import Body, to_json
 from service.recommender.recommendation import Recommendation
@@ -34,15 +35,27 @@ class Endpoint:
 class EndpointLayer:
     """ASGI middleware. Answers the endpoints that it is given; all else passes on."""
 
-    def __init__(self, app: ASGIApp, endpoints: Sequence[Endpoint], answered: Callable[[str, int], None]) -> None:
-        """answered: called with the path and the status of each answer."""
-        self.app, self._endpoints, self._answered = app, endpoints, answered
+    def __init__(
+        self,
+        app: ASGIApp,
+        endpoints: Sequence[Endpoint],
+        answered: Callable[[str, int], None],
+        direct: Sequence[DocumentedRoute] = (),
+    ) -> None:
+        """answered: called with the path and the status of each answer; direct: mounted routes of which so many are
+        asked that they are answered here."""
+        self.app, self._endpoints, self._answered, self._direct = app, endpoints, answered, direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
             for endpoint in self._endpoints:
                 if endpoint.path == scope["path"]:
                     response = await self._respond(endpoint, Request(scope, receive))
+                    await response(scope, receive, send)
+                    return
+            for route in self._direct:
+                if route.path == scope["path"]:
+                    response = await route.endpoint(Request(scope, receive))
                     await response(scope, receive, send)
                     return
         await self.app(scope, receive, send)

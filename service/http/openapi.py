@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from starlette.routing import Route
 
+from service.http.documented_route import KEY_HEADERS, DocumentedRoute
 from service.http.middleware.api_keys import OPEN_PATHS
 from service.http.schemas import EmbeddingOut, RecommendationOut
 
@@ -17,7 +18,6 @@ DESCRIPTION = (
     "A photo in, and the items of the catalogue that look like it out, ranked for the user, with the reasons. Bodies "
     "are JSON, or multipart where a photo is sent; each part of a multipart body but the photo is JSON."
 )
-ADMIN = ("/admin/", "/users/")
 UNUSED = (
     "TaskStatusResponse",
     "InvalidArgument",
@@ -48,7 +48,7 @@ SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "an API key"},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "the same, in a header of its own"},
 }
-ADMIN_SCHEME = {"admin": {"type": "apiKey", "in": "header", "name": "X-Admin-Key"}}
+OTHER_KEYS = {name: {"type": "apiKey", "in": "header", "name": header} for name, header in KEY_HEADERS.items()}
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _INFERENCE_ERROR = {"application/json": {"schema": {"type": "object", "properties": {"error": TEXT}}}}
 
@@ -67,15 +67,18 @@ def document(endpoints: dict[str, Any], routes: Sequence[Any], *, keys: bool) ->
         for operation in paths[path].values():
             content = {"application/json": {"schema": answer}}
             operation["responses"] = {"200": {"description": "The answer", "content": content}}
+    asked: set[str] = set()  # keys beside that of the service
     for route in routes:
         path = route.path.replace(":path", "").replace(":int", "")
-        paths[path] = {method.lower(): _mounted(route, path) for method in route.methods if method != "HEAD"}
-    admin = any(path.startswith(ADMIN) for path in paths)
+        operations = {method.lower(): _mounted(route, path) for method in route.methods if method != "HEAD"}
+        paths[path] = paths.get(path, {}) | operations
     for path, operations in paths.items():
         for operation in operations.values():
             _refuse(operation, _INFERENCE_ERROR if path.startswith("/v2") else _PROBLEM)
-            operation["security"] = _security(path, keys)
-    schemes = (SCHEMES if keys else {}) | (ADMIN_SCHEME if admin else {})
+            key = operation.pop("x-key", None)
+            asked |= {key} if key else set()
+            operation["security"] = _security(path, keys, key)
+    schemes = (SCHEMES if keys else {}) | {name: said for name, said in OTHER_KEYS.items() if name in asked}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Vitrine", "version": "1", "description": DESCRIPTION},
@@ -94,10 +97,15 @@ def _mounted(route: Route, path: str) -> dict[str, Any]:
         ],
         "responses": {"200": {"description": "OK"}},
     }
-    if path.startswith(ADMIN):
-        field = "release" if path.startswith("/admin/") else "user_id"
-        schema = {"type": "object", "required": [field], "properties": {field: TEXT}, "additionalProperties": False}
-        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    if not isinstance(route, DocumentedRoute):
+        return described
+    described["x-key"] = route.key
+    described["parameters"] += [
+        {"name": name, "in": "query", "schema": schema} for name, schema in route.parameters.items()
+    ]
+    if route.body is not None:
+        content = {kind: {"schema": schema} for kind, schema in route.body.items()}
+        described["requestBody"] = {"required": True, "content": content}
     return described
 
 
@@ -136,7 +144,8 @@ def _refuse(operation: dict[str, Any], content: dict[str, Any]) -> None:
     operation["responses"] = kept
 
 
-def _security(path: str, keys: bool) -> list[dict[str, list[str]]]:
-    if path.startswith(ADMIN):
-        return [{"admin": [], name: []} for name in SCHEMES] if keys else [{"admin": []}]
+def _security(path: str, keys: bool, other: str | None) -> list[dict[str, list[str]]]:
+    """other: the key that a route asks for beside that of the service."""
+    if other is not None:
+        return [{other: [], name: []} for name in SCHEMES] if keys else [{other: []}]
     return [{name: []} for name in SCHEMES] if keys and path not in OPEN_PATHS else []

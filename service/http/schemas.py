@@ -22,7 +22,7 @@ Picture = Annotated[Path, ContentType("image/*")]
 MULTIPART, FORM = "multipart/form-data", "application/x-www-form-urlencoded"
 TEXT_TYPES = ("application/json", "text/plain")
 MAX_TEXT = 1024 * 1024  # bytes of a field
-TEXT_FIELDS = ("user_id", "item_id")
+TEXT_FIELDS = ("user_id", "session_id", "item_id")
 # Not `| None`: BentoML's clients recognise a file, and document a field, by its bare type only.
 ABSENT: Any = None
 Asked = TypeVar("Asked")
@@ -65,7 +65,8 @@ class RecommendBody(Body[Query]):
     item_id: str = Field(ABSENT, description="an item of the catalogue, in place of a picture")
     relation: str = Field("similar", description="what to answer with: `similar`, or `complements`, what goes with it")
     user_id: str = Field(ABSENT, description="the user, as in the interactions that trained the release")
-    events: list[EventIn] = Field(ABSENT, description="what the user did since, or did at all if unknown")
+    session_id: str = Field(ABSENT, description="of somebody who is not signed in, as in POST /events")
+    events: list[EventIn] = Field(ABSENT, description="what the user did that POST /events was not told")
     k: int = Field(DEFAULT_K, ge=1, le=MAX_K, description="how many items")
     filter: dict[str, Any] = Field(ABSENT, description='{"category": ["dress"], "price": {"min": 10, "max": 50}}')
     exclude_seen: bool = Field(True, description="leave out items that the user has touched or dismissed")
@@ -145,7 +146,9 @@ class RecommendationOut(BaseModel):
     tier: str = Field(description="what it rests on: ranked, visual, taste or popular")
     items: list[ItemOut]
     query: PictureOut | None
-    degraded: list[str] = Field(description="`encoder`: Triton was away, and the service encoded by itself")
+    degraded: list[str] = Field(
+        description="`encoder`: Triton was away, the service encoded by itself; `store`: it is away, changes are unseen"
+    )
     unknown_items: list[str] = Field(description="items of the events that this release does not hold")
     match: MatchOut | None = Field(None, description="the item of the catalogue that the picture itself shows")
 
@@ -180,7 +183,7 @@ async def read_body(request: Request) -> tuple[dict[str, Any], bytes | None]:
 def _fields_of_json(body: bytes) -> dict[str, Any]:
     if not body.strip():
         return {}
-    values = _json(body, "the body")
+    values = json_of(body, "the body")
     if not isinstance(values, dict):
         raise Malformed(f"the body must be a JSON object; got {type(values).__name__}")
     if values.get("image") is not None:
@@ -196,20 +199,20 @@ def _fields_of_form(parts: list[Part]) -> tuple[dict[str, Any], bytes | None]:
         if part.name in values or (part.name == "image" and image is not None):
             raise Malformed(f"{shown(part.name)} was sent more than once", field=part.name)
         if part.name == "image":
-            image = _picture(part)
+            image = picture_of(part)
         else:
-            values[part.name] = _form_value(part.name, _text(part))
+            values[part.name] = _form_value(part.name, text_of(part))
     return values, image
 
 
-def _picture(part: Part) -> bytes:
+def picture_of(part: Part) -> bytes:
     """Whatever has a file name, says that it is no text, or is none."""
     if part.filename is None and part.content_type in ("", "text/plain") and _is_text(part.data):
         raise BadQuery("image must be a file; URLs and text are not fetched or read", field="image")
     return part.data
 
 
-def _text(part: Part) -> str:
+def text_of(part: Part) -> str:
     """A field, also where a client sends it as a file of JSON."""
     if part.filename is not None and part.content_type not in TEXT_TYPES:
         raise BadQuery(f"{shown(part.name)} must not be a file; the picture belongs into `image`", field=part.name)
@@ -231,14 +234,16 @@ def _is_text(data: bytes) -> bool:
 def _form_value(name: str, text: str) -> Any:
     """Ids are taken as they stand (BentoML's client quotes them); other fields of a form are JSON."""
     if name not in TEXT_FIELDS:
-        return _json(text.encode(), name)
+        return json_of(text.encode(), name)
     quoted = len(text) >= 2 and text[0] == text[-1] == '"'
     if text == "null" or quoted:
-        return _json(text.encode(), name)
+        return json_of(text.encode(), name)
     return text
 
 
-def _json(text: bytes, name: str) -> Any:
+def json_of(text: bytes, name: str) -> Any:
+    """A value from JSON. name: of what is read. Raises Malformed."""
+
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
 

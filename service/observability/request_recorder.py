@@ -31,10 +31,14 @@ class RequestContextLayer:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        said = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
-        with context.under(
-            context.begin(REST if scope["path"].startswith(self._rest) else HTTP, said.decode("latin-1"))
-        ):
+        traceparent = key = b""
+        for name, value in scope["headers"]:
+            if name == b"traceparent":
+                traceparent = value
+            elif name == b"x-catalogue-key":
+                key = value
+        protocol = REST if scope["path"].startswith(self._rest) else HTTP
+        with context.under(context.begin(protocol, traceparent.decode("latin-1"), key)):
             await self.app(scope, receive, send)
 
 

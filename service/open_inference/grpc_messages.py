@@ -12,10 +12,12 @@ from service.errors import (
     CallerGone,
     DeadlineMissed,
     EncoderAway,
+    KeyNeeded,
     Malformed,
     NotFound,
     Overloaded,
     SlowBody,
+    StoreAway,
 )
 from service.open_inference.server import InferRequest, InferResponse
 from service.open_inference.tensors import BYTES, SentTensor
@@ -31,11 +33,13 @@ MODEL_INFER, MODEL_STREAM_INFER = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelSt
 # the most specific class first
 CODES = {
     NotFound: grpc.StatusCode.NOT_FOUND,
+    KeyNeeded: grpc.StatusCode.UNAUTHENTICATED,
     BadQuery: grpc.StatusCode.INVALID_ARGUMENT,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineMissed: grpc.StatusCode.DEADLINE_EXCEEDED,
     SlowBody: grpc.StatusCode.DEADLINE_EXCEEDED,
     EncoderAway: grpc.StatusCode.UNAVAILABLE,
+    StoreAway: grpc.StatusCode.UNAVAILABLE,
     CallerGone: grpc.StatusCode.CANCELLED,
 }
 

@@ -203,7 +203,7 @@ class _Servicer:
 def _begun(context: Any) -> RequestContext:
     """The call, in the trace that its metadata names."""
     sent = dict(context.invocation_metadata() or ())
-    return begin(GRPC, str(sent.get("traceparent", "")))
+    return begin(GRPC, str(sent.get("traceparent", "")), str(sent.get("x-catalogue-key", "")).encode())
 
 
 async def _answer(call: Callable[[], Awaitable[Any]], context: Any) -> Any:

@@ -20,11 +20,13 @@ EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "
 ANY = -1
 
 Arrays = Mapping[str, np.ndarray]
+Output = np.ndarray | Callable[[], np.ndarray]  # one that few ask for is made once it is
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A tensor that a model takes or gives. shape: with ANY where the size is free."""
+    """A tensor that a model takes or gives. shape: with ANY where the size is free; optional: it may be left out, and
+    is not given to who names no outputs."""
 
     name: str
     datatype: str
@@ -43,7 +45,7 @@ class Ran:
     """What a model gave: the outputs by name, what they rest on, the seconds that the slowest row waited, and the
     parts that were answered otherwise than they should be."""
 
-    outputs: Arrays
+    outputs: Mapping[str, Output]
     tier: str
     waited: float
     degraded: Sequence[str] = ()
@@ -67,7 +69,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """One question. outputs: names of those that are wanted; none means all."""
+    """One question. outputs: names of those that are wanted; none means all that are not optional."""
 
     model: str
     version: str
@@ -145,11 +147,11 @@ class Inference:
         took = time.perf_counter() - began
         self.observe(model.name, None)
         counts.executions += 1
-        counts.inferences += len(next(iter(ran.outputs.values())))
+        counts.inferences += len(_made(next(iter(ran.outputs.values()))))
         counts.nanoseconds += int(took * 1e9)
         counts.queue_nanoseconds += int(ran.waited * 1e9)
         counts.last_ms = int(time.time() * 1000)
-        outputs = [Tensor(spec.name, spec.datatype, ran.outputs[spec.name]) for spec in wanted]
+        outputs = [Tensor(spec.name, spec.datatype, _made(ran.outputs[spec.name])) for spec in wanted]
         parameters = {"degraded": ",".join(ran.degraded)} if ran.degraded else {}
         return InferResponse(model.name, self.version, outputs, request.id, parameters)
 
@@ -221,7 +223,12 @@ def _wanted(model: Model, request: InferRequest) -> list[Spec]:
     for name in request.outputs:
         if name not in given:
             raise Malformed(f"unexpected inference output '{name[:80]}' for model '{model.name}'")
-    return [given[name] for name in dict.fromkeys(request.outputs or given)]
+    usual = [spec.name for spec in model.outputs if not spec.optional]
+    return [given[name] for name in dict.fromkeys(request.outputs or usual)]
+
+
+def _made(output: Output) -> np.ndarray:
+    return output() if callable(output) else output
 
 
 def _checked(model: Model, request: InferRequest) -> dict[str, np.ndarray]:

@@ -61,7 +61,6 @@ class CandidateSearch:
 
     def __init__(self, release: Release, sources: Sources) -> None:
         self.release, self.sources = release, sources
-        self._groups, self._same = release.items.groups(), release.items.same()
 
     def candidates(self, asked: ResolvedQuery) -> Candidates:
         """Rows worth ranking: the picture's neighbours, the user's taste, and what is popular if they are few."""
@@ -85,8 +84,7 @@ class CandidateSearch:
         # in the order of rows, so that equal scores are answered in it as well
         rows = np.sort(found[0]) if len(found) == 1 else np.unique(np.concatenate([_NOTHING, *found]))
         if len(rows) < k:
-            popular = self.release.items.by_popularity
-            rows = np.union1d(rows, (popular if allowed is None else popular[allowed[popular]])[:pool])
+            rows = np.union1d(rows, self.release.items.most_popular(pool, allowed))
         return Candidates(rows, voters)
 
     def allowed(self, query: Query | SimilarQuery, user: User | None = None) -> np.ndarray | None:
@@ -115,13 +113,13 @@ class CandidateSearch:
         number = self.release.number
         if query.item_id is not None:
             self.release.items.row(query.item_id)
-        if query.per_group is not None and self._groups is None:
+        if query.per_group is not None and self.release.items.groups() is None:
             raise BadQuery(
                 f"release {number} has no column `{GROUP}` that says which items are variants of one product: leave "
                 "`per_group` out",
                 field="per_group",
             )
-        if query.distinct and self._same is None:
+        if query.distinct and self.release.items.same() is None:
             raise BadQuery(
                 f"release {number} was trained before near-duplicates were looked for, or has no pictures: leave "
                 "`distinct` out, or train it anew",
@@ -160,9 +158,9 @@ class CandidateSearch:
         about = named if asked.match is None else asked.match.row
         near = Near(_NOTHING, np.empty(0, np.float32)) if worth.near is None else worth.near
         if about is not None and len(ranker.together.of(about)[0]):
-            weights = ranker.together.total(np.array([about]), np.ones(1))
+            weights = ranker.together.total(np.array([about]), np.ones(1), ranker.items)
         else:
-            weights = ranker.together.total(near.rows[:VOTERS], np.maximum(near.cosines[:VOTERS], 0))
+            weights = ranker.together.total(near.rows[:VOTERS], np.maximum(near.cosines[:VOTERS], 0), ranker.items)
             weights[near.rows[:VOTERS]] = 0
         if about is not None:
             weights[about] = 0
@@ -195,17 +193,18 @@ class CandidateSearch:
 
     def collapses(self, query: Query | SimilarQuery) -> bool:
         """Whether some items may not stand in one answer."""
-        return self._groups is not None or query.distinct
+        return self.release.items.groups() is not None or query.distinct
 
     def collapsed(self, rows: np.ndarray, order: np.ndarray, query: Query | SimilarQuery) -> np.ndarray:
         """Positions among rows, best first, without variants of one product beyond `per_group`, and without a second
         of nearly the same picture where `distinct` is asked. The item that is asked about is one of its product.
         rows: (n,); order: (m,) positions -> (at most m,)."""
         named = None if query.item_id is None else self.release.items.row(query.item_id)
-        if self._groups is not None:
-            order = _at_most(self._groups, rows, order, query.per_group or 1, named)
-        if query.distinct and self._same is not None:
-            order = _at_most(self._same, rows, order, 1, named)
+        groups, same = self.release.items.groups(), self.release.items.same()
+        if groups is not None:
+            order = _at_most(groups, rows, order, query.per_group or 1, named)
+        if query.distinct and same is not None:
+            order = _at_most(same, rows, order, 1, named)
         return order
 
     def vote(self, near: Near) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from service.recommender.changes.growing import Growing
 from service.recommender.index.grouped_rows import places
 
 DISMISS = "dismiss"
@@ -61,16 +62,23 @@ class Neighbours:
     weights: np.ndarray
 
     def of(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """The neighbours of an item and their weights. -> (n,) rows, (n,)."""
+        """The neighbours of an item and their weights, none of one that came since. -> (n,) rows, (n,)."""
+        if row >= len(self.indptr) - 1:
+            return self.items[:0], self.weights[:0]
         place = slice(self.indptr[row], self.indptr[row + 1])
         return self.items[place], self.weights[place]
 
-    def total(self, rows: np.ndarray, shares: np.ndarray) -> np.ndarray:
-        """The weights of all items beside these, each of which counts its share: (items,) float64."""
+    def total(self, rows: np.ndarray, shares: np.ndarray, items: int) -> np.ndarray:
+        """The weights of all items beside these, each of which counts its share: (items,) float64.
+
+        items: how many there are, with those that came since."""
+        known = rows < len(self.indptr) - 1
+        if not known.all():
+            rows, shares = rows[known], shares[known]
         lengths = self.indptr[rows + 1] - self.indptr[rows]
         at = places(self.indptr[rows], lengths)
         weights = self.weights[at] * np.repeat(shares, lengths)
-        return np.bincount(self.items[at], weights, minlength=len(self.indptr) - 1)
+        return np.bincount(self.items[at], weights, minlength=items)
 
 
 class Ranker:
@@ -109,8 +117,9 @@ class Ranker:
         self.objective = objective
         self.touched = touched
         self.user_base = user_base
-        self.trend = np.zeros(len(item_factors), np.float32) if trend is None else np.asarray(trend)
-        self.inverse_lengths = 1 / np.maximum(np.linalg.norm(item_factors, axis=1), 1e-9).astype(np.float32)
+        self._trend = Growing(np.zeros(len(item_factors), np.float32) if trend is None else np.array(trend))
+        self._inverse_lengths = Growing(_inverse_lengths(item_factors))
+        self._new = Growing(item_factors[:0])  # factors of items that came since
         self._users = users
         self._indptr, self._items, self._confidence = indptr, items, confidence
 
@@ -155,6 +164,41 @@ class Ranker:
         (folder / "objective.json").write_text(json.dumps({**constants, "touched": self.touched}, indent=1))
 
     @property
+    def items(self) -> int:
+        """How many items there are, with those that came since."""
+        return len(self.item_factors) + len(self._new)
+
+    @property
+    def trend(self) -> np.ndarray:
+        """(items,) float32: how much more each is touched of late than before."""
+        return self._trend.array
+
+    @property
+    def inverse_lengths(self) -> np.ndarray:
+        """(items,) float32: 1 / the length of each one's factor."""
+        return self._inverse_lengths.array
+
+    def factors_of(self, rows: np.ndarray) -> np.ndarray:
+        """The factors of these items, also of those that came since: (n,) -> (n, factors) float32."""
+        sealed = len(self.item_factors)
+        if not len(self._new):
+            found: np.ndarray = self.item_factors.take(rows, axis=0)
+            return found
+        found = self.item_factors.take(np.minimum(rows, sealed - 1), axis=0)
+        new = rows >= sealed
+        found[new] = self._new.array[rows[new] - sealed]
+        return found
+
+    def put(self, row: int, factor: np.ndarray) -> None:
+        """Give an item that came since its factor, (factors,); the row of one that comes now is `items`."""
+        sealed = len(self.item_factors)
+        for column in (self._trend, self._inverse_lengths):
+            column.extend_to(row + 1, 0)
+        self._new.extend_to(row - sealed + 1, 0)
+        self._new.array[row - sealed] = factor
+        self._inverse_lengths.array[row] = _inverse_lengths(factor[None])[0]
+
+    @property
     def users(self) -> int:
         """How many users have factors."""
         return len(self._users)
@@ -190,7 +234,7 @@ class Ranker:
 
         items: (e,) rows, distinct; confidence: (e,), negative where the target is 0; base: (factors,) the prior of
         the profile, or None -> (factors,) float32. One solve of factors x factors."""
-        factors = np.asarray(self.item_factors[items])
+        factors = self.factors_of(items)
         ridge = self.objective.ridge(np.array([len(items)]), self.touched)[0]
         system = self.objective.unobserved * self.gramian + (factors * np.abs(confidence)[:, None]).T @ factors
         system[np.diag_indices_from(system)] += ridge
@@ -202,12 +246,14 @@ class Ranker:
 
     def scores(self, user: User, rows: np.ndarray) -> np.ndarray:
         """Factor scores of these items: (n,) float32."""
-        found: np.ndarray = self.item_factors[rows] @ user.factor
+        found: np.ndarray = self.factors_of(rows) @ user.factor
         return found
 
     def top(self, user: User, *, k: int, allowed: np.ndarray | None = None) -> np.ndarray:
         """Rows of the k items with the largest factor scores among the allowed (maximum inner product, exact)."""
         scores = self.item_factors @ user.factor
+        if len(self._new):
+            scores = np.concatenate([scores, self._new.array @ user.factor])
         if allowed is not None:
             scores = np.where(allowed, scores, -np.inf)
         k = min(k, len(scores))
@@ -218,6 +264,11 @@ class Ranker:
     def _history(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         place = slice(self._indptr[row], self._indptr[row + 1])
         return np.asarray(self._items[place], dtype=np.int64), np.asarray(self._confidence[place])
+
+
+def _inverse_lengths(factors: np.ndarray) -> np.ndarray:
+    found: np.ndarray = 1 / np.maximum(np.linalg.norm(factors, axis=1), 1e-9).astype(np.float32)
+    return found
 
 
 def last_event_of_each(items: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from service.encoder.decoding import Box
 from service.encoder.selection import Candidate, Encoder, available_cpus
 from service.errors import BadQuery
 from service.recommender.candidates import VOTERS, Candidates, CandidateSearch, Near, ResolvedQuery
+from service.recommender.changes.readers_writer import ReadersWriter
 from service.recommender.photo import Observe, Photo, PhotoReader, timed
 from service.recommender.query import COMPLEMENTS, SIMILAR, Query, SimilarQuery
 from service.recommender.recommendation import Item, Recommendation
@@ -19,6 +20,7 @@ from service.recommender.scoring.scorer import Scorer
 from service.recommender.scoring.terms import PRICE, Sources, log_price, scaled_popularity
 from service.recommender.user import Users
 from service.recommender.user_keys import DEFAULT_USER_KEY
+from service.recommender.user_profile import Profile
 
 # (queries, vectors of their photos, answers)
 Listener = Callable[[Sequence[Query], Sequence[np.ndarray | None], Sequence[Recommendation]], None]
@@ -45,6 +47,8 @@ class Recommender:
             encoder = Candidate("onnxruntime", precision, release.encoders[precision]).open(threads=available_cpus())
         items = release.items
         self.release, self.precision = release, precision
+        self.also_degraded: Callable[[], list[str]] = list  # what is to be said of every answer
+        self.changing = ReadersWriter()  # what was changed since is seen by a whole batch, or not at all
         self.sources = Sources(
             release.index,
             release.ranker,
@@ -80,6 +84,13 @@ class Recommender:
         for query in queries:
             self._search.require_known(query)
         photos = self.photos.look(queries) if vectors is None else _known_photos(vectors, matches)
+        with self.changing.reading():
+            answers = self._rank(queries, photos)
+        if listener is not None:
+            listener(queries, [None if photo is None else photo.vector for photo in photos], answers)
+        return answers
+
+    def _rank(self, queries: Sequence[Query], photos: Sequence[Photo | None]) -> list[Recommendation]:
         asked = [self._asked(query, photo) for query, photo in zip(queries, photos, strict=True)]
         with timed("search", self._observe):
             found = [self._search.candidates(each) for each in asked]
@@ -87,19 +98,18 @@ class Recommender:
             asked[at], found[at] = self._settle(asked[at], found[at], photo)
         with timed("rank", self._observe):
             ranked = self.scorer.rank(asked, found)
-        answers = [
+        return [
             self._answer(each, photo, items, candidates.near)
             for each, photo, items, candidates in zip(asked, photos, ranked, found, strict=True)
         ]
-        if listener is not None:
-            listener(queries, [None if photo is None else photo.vector for photo in photos], answers)
-        return answers
 
     def similar(self, queries: Sequence[SimilarQuery]) -> list[Recommendation]:
         """Items that look like a photo or an item, nearest first. Raises BadQuery, NotFound."""
         for query in queries:
             self._search.require_known(query)
-        return [self._lookalikes(query, photo) for query, photo in zip(queries, self.photos.look(queries), strict=True)]
+        photos = self.photos.look(queries)
+        with self.changing.reading():
+            return [self._lookalikes(query, photo) for query, photo in zip(queries, photos, strict=True)]
 
     def embed(self, pictures: Sequence[bytes], *, boxes: Sequence[Box | None] | None = None) -> np.ndarray:
         """Pictures -> (n, dim) float32 unit vectors. Raises BadQuery."""
@@ -113,11 +123,17 @@ class Recommender:
         """What is to be said of an answer whose photo this thread has just had encoded."""
         return self.photos.degraded()
 
+    def profile(self, user_id: str) -> Profile:
+        """What is known of a user. Raises NotFound."""
+        with self.changing.reading():
+            return self.users.profile(user_id)
+
     def score(self, user_id: str, rows: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Factor scores and final scores of items for a user without a photo: (n,), (n,).
 
         For a user who is not known the factor scores are NaN, and the final ones are those of tier `popular`."""
-        return self.scorer.score(self.users.know(Query(user_id=user_id)), rows)
+        with self.changing.reading():
+            return self.scorer.score(self.users.know(Query(user_id=user_id)), rows)
 
     def _asked(self, query: Query, photo: Photo | None) -> ResolvedQuery:
         vector = self._search.vector_of_item(query) if photo is None else photo.vector
@@ -147,7 +163,7 @@ class Recommender:
             tier=asked.tier,
             items=items,
             query=described,
-            degraded=[] if photo is None else self.degraded(),
+            degraded=[*self.also_degraded(), *([] if photo is None else self.degraded())],
             unknown_items=self.users.unknown_items(asked.query),
             match=self.photos.describe_match(asked.match),
         )
@@ -176,7 +192,7 @@ class Recommender:
             Item(score=cosine, terms={"likeness": cosine}, because=[], **items.describe(row))
             for row, cosine in zip(rows.tolist(), cosines, strict=True)
         ]
-        degraded = self.degraded() if photo is not None else []
+        degraded = [*self.also_degraded(), *(self.degraded() if photo is not None else [])]
         matched = self.photos.describe_match(match)
         return Recommendation(self.release.number, "visual", found, described, degraded, match=matched)
 

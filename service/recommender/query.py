@@ -14,8 +14,8 @@ MAX_EVENTS = 1000
 MAX_ID = 512
 MAX_DIM = 4096
 FIELDS = (
-    "user_id", "item_id", "relation", "events", "k", "filter", "exclude_seen", "diversity", "personalization",
-    "per_group", "distinct", "box", "remember",
+    "user_id", "session_id", "item_id", "relation", "events", "k", "filter", "exclude_seen", "diversity",
+    "personalization", "per_group", "distinct", "box", "remember",
 )  # fmt: skip
 SIMILAR, COMPLEMENTS = "similar", "complements"
 EVENTS = ("view", "like", "cart", "purchase", "dismiss")
@@ -43,6 +43,7 @@ class Query:
     image: bytes | None = None
     user_id: str | None = None
     user_key: str | None = None
+    session_id: str | None = None
     item_id: str | None = None
     relation: str = SIMILAR
     events: tuple[Event, ...] = ()
@@ -92,6 +93,7 @@ def parse_query(values: Mapping[str, Any], *, image: bytes | None = None) -> Que
         item_id=check_id(values["item_id"], "item_id") if "item_id" in values else None,
         relation=relation,
         user_id=check_id(values["user_id"], "user_id") if "user_id" in values else None,
+        session_id=check_id(values["session_id"], "session_id") if "session_id" in values else None,
         events=_events(values.get("events", [])),
         k=_k(values.get("k", DEFAULT_K)),
         filter=_filter(values.get("filter", {})),
@@ -130,6 +132,8 @@ def check_id(value: Any, name: str) -> str:
         raise BadQuery(f"{name} must be a string; got {shown(value)}", field=name)
     if not value.strip() or len(value) > MAX_ID:
         raise BadQuery(f"{name} must have 1 to {MAX_ID} characters; got {len(value)}", field=name)
+    if "\0" in value:  # which no text of PostgreSQL holds
+        raise BadQuery(f"{name} holds the character of number 0: {shown(value)}", field=name)
     try:
         value.encode()
     except UnicodeEncodeError as error:

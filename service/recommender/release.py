@@ -5,7 +5,10 @@
     landmarks.npy, landmarks.faiss (by which an item is recognised)   density.npy (by which something foreign is)
     encoder.int8.onnx, encoder.fp16.onnx (the encoder in fewer bits, where it was asked for and answers alike)
     ranker/ (item_factors, user_factors, gramian, history_indptr, history_items .npy, users.parquet,
-             objective.json, blend.json; with features item_prior, user_prior, user_base; trend, segments)
+             objective.json, blend.json; with features item_prior, user_prior, user_base; trend, segments;
+             trend_late, trend_ever, from which later events go on with the trend)
+    retraining/ (picture_digests, picture_vectors, colours, views, view_rows, strangers .npy: what a later training need
+                 not make again)
     features.json   golden/   report/
 
 Encoder, vectors and index are absent for a catalogue without pictures, the arrays of ranker/ for one without
@@ -25,12 +28,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from service.encoder.preprocessing import Preprocessing, decode_all
 from service.errors import ReleaseDamaged, ReleaseMismatch, ReleaseTooNew, shown
 from service.files import digest, write_text
-from service.recommender.catalogue import Items, Thumbnails
+from service.recommender.catalogue import Items
 from service.recommender.factors import Ranker
 from service.recommender.index.in_catalogue import InCatalogue
 from service.recommender.index.recognition import Recogniser
 from service.recommender.index.vector_index import EF_SEARCH, Index
+from service.recommender.item_prior import ItemPrior
 from service.recommender.scoring.weights import Blend
+from service.recommender.thumbnails import Thumbnails
 from service.recommender.user_profile import Segments
 from service.signing import MANIFEST as MANIFEST
 from service.signing import SIGNATURE, require_trusted
@@ -116,6 +121,7 @@ class Release:
     segments: Segments | None = None
     recogniser: Recogniser | None = None
     familiarity: InCatalogue | None = None
+    item_prior: ItemPrior | None = None
 
     @classmethod
     def open(cls, path: Path | str, *, trusted: Sequence[Ed25519PublicKey] = ()) -> "Release":
@@ -168,6 +174,7 @@ class Release:
             segments,
             recogniser,
             familiarity,
+            None if ranker is None else ItemPrior.open(path),
         )
         release._require_fit()
         return release

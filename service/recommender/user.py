@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 
 from service.errors import BadQuery, NotFound, ReleaseMismatch, shown
+from service.recommender.changes.histories import Histories
 from service.recommender.factors import DISMISS, Objective, User, last_event_of_each
 from service.recommender.query import Event, Query
 from service.recommender.release import Release
-from service.recommender.user_keys import hash_user, key_check
+from service.recommender.user_keys import hash_session, hash_user, key_check
 from service.recommender.user_profile import Profile, describe
 
 
@@ -19,6 +20,7 @@ class Users:
     def __init__(self, release: Release, key: str) -> None:
         """key: of the hashes of user ids. Raises ReleaseMismatch where the release was made with another one."""
         self.key = key
+        self.since = Histories()  # what they did after the release was trained
         self._release = release
         ranker = release.manifest.ranker
         if ranker and ranker["user_key"] != key_check(key):
@@ -29,10 +31,10 @@ class Users:
 
     def know(self, query: Query) -> User | None:
         """The user who asks, or None where nothing is known of them. Raises BadQuery for vectors of another encoder."""
-        if query.user_id is None and query.user_key is None and not query.events:
+        if not (query.user_id or query.user_key or query.session_id or query.events):
             return None
         photos = self._photos(query.events)
-        user = replace(self._history(query), photos=photos)
+        user = replace(self._present(self._history(query)), photos=photos)
         # no history, profile or photos: anonymous
         return None if not len(user.seen) and not user.factor.any() and photos is None else user
 
@@ -57,13 +59,17 @@ class Users:
         return [item for item in named if self._release.items.find(item) is None]
 
     def _history(self, query: Query) -> User:
-        """What training and the events of the query say."""
+        """What training, the events since, and those of the query say."""
         ranker, find = self._release.ranker, self._release.items.find
+        keys = self._keys(query)
         row = None
-        user_key = query.user_key if query.user_id is None else hash_user(query.user_id, self.key)
-        if ranker is not None and user_key is not None:
-            row = ranker.user_row(user_key)
-        known = [(find(event.item_id), event.event) for event in query.events if event.item_id is not None]
+        if ranker is not None and (user_key := self._user_key(query, keys)) is not None:
+            row = None if self.since.was_erased(user_key) else ranker.user_row(user_key)
+        known = [
+            (find(event.item_id), event.event)
+            for event in (*self.since.of(keys), *query.events)
+            if event.item_id is not None
+        ]
         events = [(item, name) for item, name in known if item is not None]
         rows = np.array([item for item, _ in events], dtype=np.int64)
         names = [name for _, name in events]
@@ -73,6 +79,28 @@ class Users:
         if events or row is None:
             return ranker.user_with_events(row, rows, ranker.objective.confidence(names))
         return ranker.user(row)
+
+    def _keys(self, query: Query) -> list[str]:
+        """The keyed hashes of who asks: a user, a session, or both."""
+        keys = [] if query.user_key is None else [query.user_key]
+        if query.user_id is not None:
+            keys = [hash_user(query.user_id, self.key)]
+        return keys if query.session_id is None else [*keys, hash_session(query.session_id, self.key)]
+
+    def _user_key(self, query: Query, keys: Sequence[str]) -> str | None:
+        """The user who asks, also one who is known by a session alone."""
+        if query.user_id is not None or query.user_key is not None:
+            return keys[0]
+        return self.since.owner(keys[0]) if keys else None
+
+    def _present(self, user: User) -> User:
+        """The user without items that were withdrawn since."""
+        items = self._release.items
+        if not items.withdrawn:
+            return user
+        return replace(
+            user, history=user.history[items.is_there(user.history)], seen=user.seen[items.is_there(user.seen)]
+        )
 
     def _photos(self, events: Sequence[Event]) -> np.ndarray | None:
         """Unit vectors of the photos among the events that were not dismissed, or None. Raises BadQuery."""

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +81,12 @@ def describe(
     data = {
         "items": len(user.history),
         "dismissed": dismissed,
-        "profile_columns": ranker.user_base is not None and bool(_base(ranker, user).any()),
+        "profile_columns": ranker.user_base is not None and user.row is not None and bool(_base(ranker, user).any()),
         "until": cutoff,
     }
     segment = segments.of(user) if segments is not None else None
+    if segment is not None:
+        segment = replace(segment, items=[item for item in segment.items if items.find(item) is not None])
     return Profile(release, tastes, [items.ids[row] for row in _standing_for(ranker, user)], segment, data)
 
 
@@ -110,4 +112,5 @@ def _standing_for(ranker: Ranker, user: User) -> np.ndarray:
 
 def _base(ranker: Ranker, user: User) -> np.ndarray:
     assert ranker.user_base is not None
+    assert user.row is not None
     return np.asarray(ranker.user_base[user.row])

@@ -27,13 +27,14 @@ logger = logging.getLogger("vitrine")
 class Plan:
     """What is tried, how, and on which share of the users (canary) or of the queries (shadow).
 
-    path: of a release's folder, or a file that points to one; key: of the hash that draws users."""
+    path: of a release's folder, or a file that points to one; key: of the hash that draws users; store: of changes."""
 
     path: Path
     mode: str
     share: float
     key: str
     bounds: Bounds
+    store: str | None = None
 
 
 class CandidateMetrics(Protocol):

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from service import context
+from service.live.overlay import Overlay
+from service.live.runtime import Live
 from service.observability.metrics import Metrics
 from service.recommender.golden import prove
 from service.recommender.pipeline import Listener, Recommender
@@ -36,6 +38,7 @@ class LoadedRelease:
     encoder: str
     lanes: int
     listener: Listener | None = None  # called with what it was asked and answered
+    overlay: Overlay | None = None  # what changed since, where there is a store
 
     @property
     def number(self) -> str:
@@ -71,10 +74,13 @@ class LoadedRelease:
         return [(part, self.recommender.degraded()) for part in parts]
 
 
-def open_release(path: Path, listener: Listener | None, *, settings: Settings, metrics: Metrics) -> LoadedRelease:
-    """Open the release, choose its encoder, and prove both on the golden cases.
+def open_release(
+    path: Path, listener: Listener | None, *, settings: Settings, metrics: Metrics, live: Live | None = None
+) -> LoadedRelease:
+    """Open the release, choose its encoder, prove both on the golden cases, and apply what changed since.
 
-    listener: called with what it was asked and answered. Raises ReleaseError, EncoderUnavailable, EncoderAway."""
+    listener: called with what it was asked and answered. Raises ReleaseError, EncoderUnavailable, EncoderAway,
+    StoreAway."""
     began = time.perf_counter()
     release = Release.open(path, trusted=read_trusted(settings.trusted_keys))
     opened = open_encoder(release, settings, metrics)
@@ -90,6 +96,7 @@ def open_release(path: Path, listener: Listener | None, *, settings: Settings, m
         if release.ranker is not None and settings.user_key == DEFAULT_USER_KEY:
             logger.warning("user ids are hashed with the public default key; set VITRINE_USER_KEY in production")
         prove(recommender)
+        overlay = None if live is None else live.attach(recommender)
     except BaseException:
         if opened.end is not None:
             opened.end()
@@ -99,7 +106,7 @@ def open_release(path: Path, listener: Listener | None, *, settings: Settings, m
     logger.info(
         "release %s: %d items, ready in %.2f s", release.number, len(release.items), time.perf_counter() - began
     )
-    return LoadedRelease(recommender, f"{opened.engine} {opened.precision}", opened.lanes, listener)
+    return LoadedRelease(recommender, f"{opened.engine} {opened.precision}", opened.lanes, listener, overlay)
 
 
 def _observe_stage(metrics: Metrics, stage: str, seconds: float) -> None:

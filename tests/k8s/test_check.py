@@ -1,23 +1,17 @@
-"""The manifests are as they should be, and each thing that could be wrong with them is found."""
+"""Each thing that could be wrong with the manifests is found."""
 
 import copy
 import json
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from k8s import check, rendered
+from k8s import rendered
+from tests.k8s.manifests import Manifests, container, needs_kubectl, one, pod, require_found, without
 from tests.processes import HOME
-from training.promotion import overlays
-from training.promotion.overlays import Image
 
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="renders with kubectl, which is not here")
-Manifests = list[dict[str, Any]]
+pytestmark = needs_kubectl
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +22,8 @@ def dev() -> Manifests:
 
 @pytest.fixture(scope="module")
 def everything() -> Manifests:
-    """What no overlay has: a GPU and its plans, TLS, keys, a gateway, an autoscaler that asks Prometheus, a batch."""
-    wanted = ("triton", "gpu", "tensorrt", "tls", "api-key", "ingress", "keda", "monitoring", "batch")
+    """What no overlay has: a GPU and its plans, TLS, keys, a gateway, an autoscaler that asks Prometheus."""
+    wanted = ("triton", "gpu", "tensorrt", "tls", "api-key", "ingress", "keda", "monitoring", "retrain")
     made = [each for name in wanted for each in rendered.render_component(name)]
     return list({rendered.name_of(each): each for each in made}.values())
 
@@ -40,124 +34,14 @@ def production() -> Manifests:
     return rendered.render(HOME / "k8s" / "overlays" / "production")
 
 
-def test_every_overlay_and_component_is_as_it_should_be() -> None:
-    """`make check-k8s` ends with 0, and names each of them."""
-    done = subprocess.run([sys.executable, "-m", "k8s.check"], cwd=HOME, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for name in (*rendered.components(), "dev", "staging", "production"):
-        assert f"{name}: as it should be" in done.stdout
-
-
-def test_production_with_its_canary_is_as_it_should_be(tmp_path: Path) -> None:
-    """`vitrine promote --to canary` takes the lines in that are marked `# canary: `: repository, tag and digest are
-    those that were promoted; and out again."""
-    shutil.copytree(HOME / "k8s", tmp_path / "k8s")
-    overlay = tmp_path / "k8s" / "overlays" / "production"
-    text = (overlay / "kustomization.yaml").read_text()
-    image = Image.parse(f"registry.example:5000/shop/vitrine:2-1a2b3c4d@sha256:{'a1' * 32}")
-    overlays.write_candidate(overlay / "kustomization.yaml", image)
-    made = rendered.render(overlay)
-    assert check.problems(made) == []
-    assert pod(made)["initContainers"][0]["image"] == str(image)
-    assert one(made, "ConfigMap")["data"]["VITRINE_CANDIDATE_MODE"] == "canary"
-    overlays.write_candidate(overlay / "kustomization.yaml", None)
-    back = (overlay / "kustomization.yaml").read_text()
-    assert back == text.replace(
-        'example.com/shop/vitrine\n  # canary:   newTag: "2"',
-        (f'{image.name}\n  # canary:   newTag: "{image.tag}@{image.digest}"'),
-    )
-    assert "initContainers" not in pod(rendered.render(overlay))
-
-
-def test_one_line_moves_a_release_on_a_volume(tmp_path: Path) -> None:
-    """The line of the image `vitrine` names what is mounted, and the code stays; a number of its own names what is
-    pulled, and the Jobs that build its plan and answer its users."""
-    shutil.copytree(HOME / "k8s", tmp_path / "k8s")
-    overlay = tmp_path / "k8s" / "overlays" / "staging" / "kustomization.yaml"
-    text = overlay.read_text()
-    code = '  - name: vitrine-code\n    newName: example.com/shop/vitrine\n    newTag: "3"\n'
-    overlay.write_text(
-        text.replace("/monitoring\n", "/release-volume/image\n").replace("images:\n", f"images:\n{code}")
-    )
-    image = Image.parse(f"example.com/shop/vitrine:7-1a2b3c4d@sha256:{'a1' * 32}")
-    overlays.write(overlay, 7, image)
-    made = rendered.render(overlay.parent)
-    assert [volume["image"]["reference"] for volume in pod(made)["volumes"] if "image" in volume] == [str(image)]
-    assert container(made)["image"] == "example.com/shop/vitrine:3"
-
-    pulled = (
-        "patches:\n  - target: {kind: ConfigMap, name: release-to-pull}\n    patch: |-\n      - op: replace\n"
-        '        path: /data/RELEASE\n        value: "1"\n'
-    )
-    overlay.write_text(text.replace("/monitoring\n", "/release-volume/pull\n") + pulled)
-    assert overlays.read(overlay) == 1
-    overlays.write(overlay, 7)
-    assert overlays.read(overlay) == 7
-    made = rendered.render(overlay.parent)
-    assert one(made, "ConfigMap", "release-to-pull")["data"]["RELEASE"] == "7"
-    assert container(made)["image"] == "example.com/shop/vitrine:1"
-
-    renamed = (
-        "patches:\n  - target: {kind: Job, name: build-plan-1}\n    patch: |-\n      - op: replace\n"
-        "        path: /metadata/name\n        value: build-plan-1\n"
-    )
-    with_plans = "/triton\n  - ../../components/gpu\n  - ../../components/tensorrt\n"
-    overlay.write_text(text.replace("/monitoring\n", with_plans) + renamed)
-    overlays.write(overlay, 7, image)
-    assert one(rendered.render(overlay.parent), "Job", "build-plan")["metadata"]["name"] == "build-plan-7"
-
-    overlay.write_text(text.replace("/monitoring\n", "/batch\n") + renamed.replace("build-plan", "recommend-all"))
-    overlays.write(overlay, 7, image)
-    made = rendered.render(overlay.parent)
-    assert check.problems(made) == []
-    job = one(made, "Job", "recommend-all")
-    assert job["metadata"]["name"] == "recommend-all-7"
-    assert job["spec"]["template"]["spec"]["containers"][0]["image"] == str(image)
-
-
-def test_a_folder_that_cannot_be_rendered_is_a_problem(tmp_path: Any) -> None:
-    """It says what kustomize said."""
-    (tmp_path / "kustomization.yaml").write_text("resources: [missing.yaml]\n")
-    command = [sys.executable, "-m", "k8s.check", str(tmp_path)]
-    done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "missing.yaml" in done.stdout
-
-
-def one(manifests: Manifests, kind: str, name: str = "vitrine") -> dict[str, Any]:
-    """The manifest of this kind, its name with or without a hash behind it; a dashboard is another one."""
-    names = (m for m in manifests if m["kind"] == kind and m["metadata"]["name"].startswith(name))
-    return next(m for m in names if "dashboard" not in m["metadata"]["name"])
-
-
-def pod(manifests: Manifests, name: str = "vitrine") -> dict[str, Any]:
-    """The pod of a deployment."""
-    return one(manifests, "Deployment", name)["spec"]["template"]["spec"]
-
-
-def container(manifests: Manifests, name: str = "vitrine") -> dict[str, Any]:
-    """Its container."""
-    return pod(manifests, name)["containers"][0]
-
-
-def batch(manifests: Manifests) -> dict[str, Any]:
-    """The pod that answers every user."""
-    return one(manifests, "Job", "recommend-all")["spec"]["template"]["spec"]
-
-
-def labels(manifests: Manifests) -> dict[str, Any]:
-    """Of the service's pods."""
-    return one(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]
+def night(manifests: Manifests) -> dict[str, Any]:
+    """The pod that trains."""
+    return one(manifests, "CronJob", "retrain")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 
 
 def dashboard(manifests: Manifests) -> dict[str, Any]:
     """The data of Grafana's config map."""
     return next(m["data"] for m in manifests if m["metadata"]["name"] == "vitrine-dashboard")
-
-
-def without(held: dict[str, Any], key: str) -> None:
-    """Take it out."""
-    del held[key]
 
 
 MUTATIONS: dict[str, tuple[Callable[[Manifests], object], str]] = {
@@ -278,8 +162,6 @@ MONITORED: dict[str, tuple[Callable[[Manifests], object], str]] = {
     "a misspelt field of a CRD": (
         lambda m: one(m, "PrometheusRule")["spec"]["groups"][0]["rules"][0].update(four="5m"), "four"),
 }  # fmt: skip
-
-
 OPTIONAL: dict[str, tuple[Callable[[Manifests], object], str]] = {
     "a GPU that two pods want": (
         lambda m: one(m, "Deployment", "triton")["spec"].update(
@@ -291,27 +173,6 @@ OPTIONAL: dict[str, tuple[Callable[[Manifests], object], str]] = {
         lambda m: pod(m, "triton")["containers"][0]["startupProbe"].update(failureThreshold=60), "must wait 900 s"),
     "a Job for every release": (
         lambda m: one(m, "Job", "build-plan")["metadata"].update(name="build-plan"), "number of the release"),
-    "a batch for every release": (
-        lambda m: one(m, "Job", "recommend-all")["metadata"].update(name="recommend-all"), "number of the release"),
-    "an option that is none": (
-        lambda m: batch(m)["containers"][0]["args"].append("--to"), "unrecognized arguments: --to"),
-    "nowhere to write to": (
-        lambda m: batch(m)["containers"][0].update(args=["-k", "5"]), "arguments are required: --out"),
-    "answers that go with their pod": (
-        lambda m: batch(m)["containers"][0].update(args=["--out", "/tmp/all.parquet"]), "must lie on a claim"),
-    "answers on a disk of the pod": (
-        lambda m: batch(m)["volumes"][0].update(emptyDir={"sizeLimit": "5Gi"}) or
-        batch(m)["volumes"][0].pop("persistentVolumeClaim"), "must lie on a claim"),
-    "answers of another release": (
-        lambda m: batch(m)["containers"][0].update(image="vitrine:2"), "it answers from the release of vitrine:2"),
-    "answers under other keys": (
-        lambda m: batch(m)["containers"][0]["env"].pop(1), "no user is known else"),
-    "a batch that a drained node fails": (
-        lambda m: one(m, "Job", "recommend-all")["spec"]["podFailurePolicy"]["rules"].pop(0), "must ignore Disruption"),
-    "a batch that may ask everybody": (
-        lambda m: one(m, "NetworkPolicy", "recommend-all")["spec"].update(policyTypes=["Ingress"]), "stays open"),
-    "a batch as root": (
-        lambda m: batch(m)["securityContext"].update(runAsUser=0), "other than 0"),
     "a route to a port that is none": (
         lambda m: one(m, "GRPCRoute")["spec"]["rules"][0]["backendRefs"][0].update(port=5), "it leads to vitrine:5;"),
     "a gateway that gives up on a slow phone": (
@@ -335,6 +196,19 @@ OPTIONAL: dict[str, tuple[Callable[[Manifests], object], str]] = {
         "in which namespace"),
     "rules that no operator looks at": (
         lambda m: without(one(m, "PrometheusRule")["metadata"], "labels"), "by which an operator selects"),
+    "two trainings at once": (
+        lambda m: one(m, "CronJob", "retrain")["spec"].update(concurrencyPolicy="Allow"), "must be Forbid"),
+    "a training without an end": (
+        lambda m: without(one(m, "CronJob", "retrain")["spec"]["jobTemplate"]["spec"], "activeDeadlineSeconds"),
+        "activeDeadlineSeconds must be set"),
+    "a training that runs as root": (
+        lambda m: night(m)["securityContext"].update(runAsUser=0), "other than 0"),
+    "a training that reaches everything": (
+        lambda m: m.remove(one(m, "NetworkPolicy", "retrain")), "no NetworkPolicy selects"),
+    "a catalogue that is not there": (
+        lambda m: m.remove(one(m, "PersistentVolumeClaim", "catalogue")), "PersistentVolumeClaim catalogue"),
+    "a proposal to nobody": (
+        lambda m: night(m)["containers"][0]["env"].append({"name": "RETRAIN_TO", "value": "live"}), "is no alias"),
 }  # fmt: skip
 
 
@@ -342,6 +216,13 @@ OPTIONAL: dict[str, tuple[Callable[[Manifests], object], str]] = {
 def test_what_is_wrong_in_a_component_is_found(everything: Manifests, name: str) -> None:
     """The same for what an overlay may add."""
     require_found(everything, *OPTIONAL[name])
+
+
+def test_a_retrained_release_is_proposed_and_nothing_more() -> None:
+    """The alias that nothing serves from, until an overlay says otherwise."""
+    made = rendered.render_component("retrain")
+    said = [m["data"]["RETRAIN_TO"] for m in made if m["kind"] == "ConfigMap" and "RETRAIN_TO" in m["data"]]
+    assert said == ["staging"]
 
 
 def test_tls_and_keys_are_checked_together() -> None:
@@ -352,29 +233,7 @@ def test_tls_and_keys_are_checked_together() -> None:
     require_found(keys, lambda m: container(m).update(env=unkeyed), "refuses to start")
 
 
-def test_a_batch_answers_from_where_the_service_does(tmp_path: Path) -> None:
-    """A release that is pulled is not the one in the image; one that is mounted from the image is."""
-    shutil.copytree(HOME / "k8s", tmp_path / "k8s")
-    overlay = tmp_path / "k8s" / "overlays" / "staging" / "kustomization.yaml"
-    text = overlay.read_text()
-    both = "/batch\n  - ../../components/release-volume/"
-    overlay.write_text(text.replace("/monitoring\n", f"{both}pull\n"))
-    [problem] = check.problems(rendered.render(overlay.parent))
-    assert "and the service from that of /release/current" in problem
-    code = '  - name: vitrine-code\n    newName: example.com/shop/vitrine\n    newTag: "3"\n'
-    overlay.write_text(text.replace("/monitoring\n", f"{both}image\n").replace("images:\n", f"images:\n{code}"))
-    assert check.problems(rendered.render(overlay.parent)) == []
-
-
 @pytest.mark.parametrize("name", MONITORED)
 def test_what_is_wrong_in_production_is_found(production: Manifests, name: str) -> None:
     """The same for what only that overlay has."""
     require_found(production, *MONITORED[name])
-
-
-def require_found(manifests: Manifests, mutate: Callable[[Manifests], object], said: str) -> None:
-    """A copy that was changed has a problem that says this."""
-    mutated = copy.deepcopy(manifests)
-    mutate(mutated)
-    found = check.problems(mutated)
-    assert any(said in problem for problem in found), found

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.observability.metrics import Metrics
 from tests.k8s.prometheus import ADDED, STEP, alerts, play, queries, series
-from tests.processes import HOME, Service
+from tests.processes import HOME, Service, serve
 
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (of Prometheus), not here")
 METRIC = re.compile(r"\b((?:vitrine|process)_[a-z_]+)(?:\{([^}]*)\})?")
@@ -83,6 +84,25 @@ def latency(release: str, quick: float, slow: float) -> list[dict[str, str]]:
     ]
 
 
+def calls(name: str, quick: float, slow: float, labels: str = "") -> list[dict[str, str]]:
+    """Observations a scrape that took under 5 ms, and those that took one to two and a half seconds."""
+    named = ", ".join(filter(None, ('namespace="shop"', 'job="vitrine"', 'instance="a"', labels)))
+    counts = {"0.005": quick, "1.0": quick, "2.5": quick + slow, "+Inf": quick + slow}
+    return [
+        {"series": f'{name}_bucket{{{named}, le="{le}"}}', "values": f"0+{each}x{FOREVER}"}
+        for le, each in counts.items()
+    ]
+
+
+def writes(each: float, failed: float) -> list[dict[str, str]]:
+    """So many writes a scrape, and how many of them failed."""
+    named = 'namespace="shop", job="vitrine", instance="a", call="write"'
+    return [
+        {"series": f"vitrine_store_seconds_count{{{named}}}", "values": f"0+{each}x{FOREVER}"},
+        {"series": f"vitrine_store_failures_total{{{named}}}", "values": f"0+{failed}x{FOREVER}"},
+    ]
+
+
 def constant(name: str, value: float | str, labels: str = "") -> dict[str, str]:
     """A gauge that stands still."""
     labels = ", ".join(filter(None, ('namespace="shop"', 'job="vitrine"', 'instance="a"', labels)))
@@ -130,6 +150,19 @@ PLAYED: dict[str, tuple[list[dict[str, str]], list[dict[str, str]]]] = {
         [HERE, once("vitrine_switch_failures_total")], [HERE, constant("vitrine_switch_failures_total", 0)]),
     "VitrineTritonAway": (
         [HERE, TRITON, AWAY], [HERE, AWAY, constant("vitrine_encoder", 1, 'engine="openvino"')]),
+    "VitrineStoreAway": (  # a service that keeps nothing says NaN
+        [HERE, constant("vitrine_store_there", 0)], [HERE, constant("vitrine_store_there", "NaN")]),
+    "VitrineStoreFails": ([HERE, *writes(100, 3)], [HERE, *writes(1000, 3)]),
+    "VitrineStoreSlow": (
+        [HERE, *calls("vitrine_store_seconds", 95, 5, 'call="write"')],
+        [HERE, *calls("vitrine_store_seconds", 999, 1, 'call="write"'),
+         *calls("vitrine_store_seconds", 0, 1, 'call="prune"')]),
+    "VitrineBehind": (
+        [HERE, constant("vitrine_store_behind_seconds", 90)], [HERE, constant("vitrine_store_behind_seconds", 3)]),
+    "VitrineEffectSlow": (
+        [HERE, *calls("vitrine_effect_seconds", 0.5, 0.1)], [HERE, *calls("vitrine_effect_seconds", 0.66, 0.004)]),
+    "VitrineReleaseDue": (
+        [HERE, constant("vitrine_release_due", 1)], [HERE, constant("vitrine_release_due", 0)]),
     "VitrineRecallLow": (
         [HERE, constant("vitrine_index_recall", 0.9)], [HERE, constant("vitrine_index_recall", "NaN")]),
 }  # fmt: skip
@@ -149,12 +182,27 @@ def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
             assert not said, f"{name}, {'fires' if expected else 'quiet'}: {said}"
 
 
+@pytest.fixture(scope="module")
+def keeping(release_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that has a store."""
+    home = tmp_path_factory.mktemp("keeping")
+    with serve(release_folder, home, {"VITRINE_STORE": str(home / "store.db")}) as started:
+        yield started
+
+
 @promtool
-def test_alerts_are_quiet_on_what_a_service_exports(service: Service, photo: bytes, tmp_path: Path) -> None:
-    """Recorded from a real one that does its work: nothing fires, and every query of the dashboard can be asked."""
+@pytest.mark.parametrize("which", ["service", "keeping"])
+def test_alerts_are_quiet_on_what_a_service_exports(
+    which: str, photo: bytes, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Recorded from a real one that does its work, without a store and with one: nothing fires, and every query of the
+    dashboard can be asked."""
+    service: Service = request.getfixturevalue(which)
     pages = []
-    for _ in range(12):
+    for number in range(12):
         service.http.post("/recommend", files={"image": photo}).raise_for_status()
+        if which == "keeping":
+            service.http.post("/events", json={"user_id": str(number), "item_id": "0004"}).raise_for_status()
         pages.append(service.metrics_page())
     given: list[Any] = series({"vitrine-1": pages})
     at = f"{STEP * 11}s"
@@ -167,3 +215,4 @@ def test_alerts_are_quiet_on_what_a_service_exports(service: Service, photo: byt
     said = play(tmp_path, [{"interval": f"{STEP}s", "input_series": given, "promql_expr_test": parsed}])
     assert "FAILED" in said
     assert "parse error" not in said, said
+    assert service.metric("vitrine_store_there") == 1 or which == "service"

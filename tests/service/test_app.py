@@ -121,6 +121,7 @@ def test_the_openapi_document_lists_every_route(server: httpx.Client) -> None:
         "item_id",
         "relation",
         "user_id",
+        "session_id",
         "events",
         "k",
         "filter",

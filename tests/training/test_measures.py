@@ -6,7 +6,7 @@ import pytest
 
 from service.errors import CatalogueError
 from training.data import split
-from training.measures import auc, gini, hits_of, interval, list_measures, recall_curve, top
+from training.measures import auc, gini, hits_of, interval, list_measures, median_interval, recall_curve, top
 
 RANKED = np.array([[3, 1, 2], [5, 4, -1]])
 RELEVANT = [np.array([1, 9]), np.array([5, 4, 6])]
@@ -121,3 +121,12 @@ def test_cold_items_holds_out_all_about_some_items() -> None:
     assert set(cut.train["item"]).isdisjoint(cut.test["item"])
     assert cut.test["item"].nunique() == 2
     assert split.make(log, "cold-items", seed=1).test.equals(cut.test)
+
+
+def test_the_interval_of_a_median_holds_it() -> None:
+    """In 95 of 100 samples, within some; it narrows with more of them."""
+    rng = np.random.default_rng(0)
+    held = [low <= 1 <= high for low, high in (median_interval(rng.exponential(1 / np.log(2), 60)) for _ in range(400))]
+    assert 0.92 <= np.mean(held) <= 0.99
+    few, many = (np.ptp(median_interval(rng.normal(size=n))) for n in (60, 6000))
+    assert many < few / 5

@@ -33,6 +33,13 @@ ReleasePath = Annotated[Path, typer.Argument(help="Folder of one release, such a
 Releases = Annotated[
     Path, typer.Option(help="Folder of releases, and of the registry where MLFLOW_TRACKING_URI names none")
 ]
+StoreUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="Store of changes and events: sqlite:///FILE, a path, or postgresql://... (default: VITRINE_STORE)",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")]
 
 

@@ -1,109 +1,23 @@
-"""The verbs that make a release: demo-data, check, tune, train."""
+"""The verb that makes a release: train."""
 
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from service.encoder.selection import PRECISIONS
 from service.errors import VitrineError
-from service.files import replacing
 from service.settings import Settings
 from service.signing import read_key
-from training.cli.console import AsJson, CataloguePath, app, open_registry, out
+from training.cli.console import AsJson, StoreUrl, app, open_registry
+from training.cli.going_on import go_on_from
 from training.cli.groups import grouped
-
-
-@app.command(epilog="Example: vitrine demo-data demo")
-def demo_data(
-    folder: Annotated[Path, typer.Argument(help="New folder to write")],
-    items: Annotated[int, typer.Option(min=24, help="Garments to draw")] = 1320,
-    shoppers: Annotated[int, typer.Option(min=10, help="Users who click")] = 2000,
-    seed: Annotated[int, typer.Option(help="Same seed, same boutique")] = 0,
-) -> None:
-    """Draw a small boutique: pictures of garments, and users whose tastes are known."""
-    from training.demo import boutique
-
-    if folder.exists():
-        raise VitrineError(f"{folder} exists already; name a new folder, or remove it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(folder) as aside:
-        boutique.write(aside, items=items, shoppers=shoppers, seed=seed)
-    print(folder)
-
-
-@app.command(epilog="Example: vitrine check demo")
-def check(
-    catalogue: CataloguePath,
-    as_json: AsJson = False,
-    limit: Annotated[int, typer.Option(help="Rows to list of each reason")] = 5,
-    max_unusable: Annotated[float, typer.Option(help="Share of a table's rows that may be unusable")] = 0.05,
-) -> None:
-    """Say what of a catalogue folder is usable, and what is not, by reason. Exit code 1 past --max-unusable."""
-    from training.data.catalogue_reader import inspect
-    from training.data.pictures import examine
-
-    found = inspect(catalogue)
-    examined = examine(found)
-    found = found.with_pictures(examined.unreadable, examined.same)
-    summary: dict[str, Any] = {
-        "rows": found.rows,
-        "items": len(found.items),
-        "pictures": len(found.pictured()),
-        "interactions": 0 if found.interactions is None else len(found.interactions),
-        "users": 0 if found.users is None else len(found.users),
-        "columns": [asdict(column) for column in found.columns],
-        "notes": list(found.notes),
-        "near_duplicates": found.near_duplicates(),
-        "unusable": [{"table": t, "reason": r, "rows": n} for (t, r), n in found.unusable_by_reason().items()],
-    }
-    if as_json:
-        print(json.dumps({**summary, "listed": [asdict(u) for u in found.unusable]}, indent=1))
-    else:
-        _print_check(summary, found.unusable, limit)
-    problem = found.problem(max_unusable)
-    if problem:
-        raise VitrineError(problem)
-
-
-def _print_check(summary: dict[str, Any], unusable: tuple[Any, ...], limit: int) -> None:
-    table = Table("", "rows", "usable", title="Catalogue")
-    usable = {"items": summary["items"], "interactions": summary["interactions"], "users": summary["users"]}
-    for name, rows in summary["rows"].items():
-        table.add_row(name, str(rows), str(usable[name]))
-    table.add_row("pictures", "", str(summary["pictures"]))
-    out.print(table)
-    for of in summary["rows"]:
-        if own := [column for column in summary["columns"] if column["table"] == of]:
-            out.print(f"columns of {of}: " + ", ".join(f"{c['name']} ({c['kind']})" for c in own), soft_wrap=True)
-        for column in (column for column in own if column["why"]):
-            out.print(f"  {column['name']} is {column['kind']}: {column['why']}", soft_wrap=True)
-    for note in summary["notes"]:
-        out.print(note, soft_wrap=True)
-    if groups := summary["near_duplicates"]:
-        out.print(
-            f"{sum(map(len, groups))} items have nearly the same picture as another: {len(groups)} in place of them; "
-            "they are kept on one side of every split, and `distinct` answers with one of each",
-            soft_wrap=True,
-        )
-        for ids in groups[:limit]:
-            out.print(f"  {', '.join(ids[:limit])}" + (" ..." if len(ids) > limit else ""), soft_wrap=True)
-        if len(groups) > limit:
-            out.print(f"  and {len(groups) - limit} more; --limit lists them")
-    for reason in summary["unusable"]:
-        out.print(Text(f"{reason['table']}: {reason['rows']} x {reason['reason']}", style="bold"), soft_wrap=True)
-        same = [u for u in unusable if (u.table, u.reason) == (reason["table"], reason["reason"])]
-        for row in same[:limit]:
-            out.print(f"  row {row.row}: {row.value}", soft_wrap=True)
-        if len(same) > limit:
-            out.print(f"  and {len(same) - limit} more; --limit lists them")
-    if not summary["unusable"]:
-        out.print("every row is usable")
+from training.cli.live import folder_of
+from training.watch import read_duration, watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,27 +82,50 @@ class DataOptions:
         str | None, typer.Option(help="Hold out interactions from this date (default: last tenth)")
     ] = None
     max_unusable: Annotated[float, typer.Option(help="Share of a table's rows that may be unusable")] = 0.05
+    store: StoreUrl = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgainOptions:
+    """How a training goes on from an earlier one, and when."""
+
+    encoder_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Release to go on from, by number or path: its encoder and vectors are kept; none: train anew "
+            "(default: production, while its encoder holds on new pictures)"
+        ),
+    ] = None
+    watch: Annotated[
+        str | None,
+        typer.Option(help="Train whenever folder or store have changed, looking this often, such as 30m, 6h or 1d"),
+    ] = None
 
 
 @app.command(
     epilog="Examples: vitrine train demo --releases releases --backbone convnet --weights none\n\n"
+    "vitrine train shop --store sqlite:///live.db --encoder-from 7\n\n"
+    "vitrine train shop --store postgresql://db/vitrine --watch 6h\n\n"
     "vitrine train catalogue --releases releases --split-column split --weights mobilenet.safetensors\n\n"
     "torchrun --nproc-per-node 2 -m training train catalogue --releases releases"
 )
 @grouped
 def train(
-    catalogue: CataloguePath,
+    context: typer.Context,
     encoder: EncoderOptions,
     ranker: RankerOptions,
     release: ReleaseOptions,
     data: DataOptions,
+    again: AgainOptions,
+    catalogue: Annotated[
+        Path | None, typer.Argument(help="Catalogue folder; may be left out where the store holds every item")
+    ] = None,
     releases: Annotated[Path, typer.Option(help="Folder that releases are written to")] = Path("releases"),
     only: Annotated[str | None, typer.Option(help="One stage alone: encoder, export, index, ranker or package")] = None,
     seed: Annotated[int, typer.Option(help="Same seed and inputs, same release")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Train all stages on a catalogue, and package the result as the next release. Prints its path last."""
-    from training.data.catalogue_reader import require_folder
     from training.stage_cache import STAGES
 
     if only is not None and only not in STAGES:
@@ -199,19 +136,40 @@ def train(
     if settings.signing_key is not None:
         read_key(settings.signing_key)  # said now, in place of after the training
     confidences = {} if ranker.confidence is None else _confidences(ranker.confidence)
-    require_folder(catalogue)
+    store = data.store or settings.store
+    if again.watch is not None:
+        watch(catalogue, store, every=read_duration(again.watch), command=_without_watch())
+    folder = folder_of(catalogue, store, releases)
     # torch and numba: seconds, which no mistake should have to wait for
     from training.pipeline import train as run
 
     # of torchrun's processes the first one packages
     packages = release.register and only in (None, "package") and os.environ.get("RANK", "0") == "0"
-    path = run(
-        _options(catalogue, releases, encoder, ranker, release, data, settings, confidences, only=only, seed=seed),
-        open_registry(releases, begin=True) if packages else None,
+    registry = open_registry(releases, begin=True) if packages else None
+    # a log is known again by the ids of its users, which the exported folder does not have
+    told = _options(
+        catalogue or folder, releases, encoder, ranker, release, data, settings, confidences, only=only, seed=seed
     )
+    path = run(go_on_from(replace(told, catalogue=folder), again.encoder_from, _given(context, encoder)), registry)
     if path is None:
         return
     print(json.dumps({"release": path.name, "path": str(path)}) if as_json else path)
+
+
+def _without_watch() -> list[str]:
+    """The command that does once what this one does again and again."""
+    words = sys.argv[1:]
+    at = next(place for place, word in enumerate(words) if word.partition("=")[0] == "--watch")
+    return [sys.executable, "-m", "training", *words[:at], *words[at + (1 if "=" in words[at] else 2) :]]
+
+
+def _given(context: typer.Context, encoder: EncoderOptions) -> dict[str, Any]:
+    """The options of the encoder that somebody named."""
+    sources = {name: context.get_parameter_source(name) for name in asdict(encoder)}
+    return {
+        name: value for name, value in asdict(encoder).items()
+        if (source := sources[name]) is not None and source.name == "COMMANDLINE"
+    }  # fmt: skip
 
 
 def _options(

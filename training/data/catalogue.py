@@ -4,24 +4,61 @@ items.parquet|csv         item_id, image (or images: several, `a|b`), title, cat
 interactions.parquet|csv  user_id, item_id, event or value, timestamp          (optional)
 users.parquet|csv         user_id, then any profile columns                    (optional)
 images/
+store.json                of which store, and up to which change               (of one that was exported)
+
+An exported folder knows users by their keys alone: it has `user_key` in place of `user_id`.
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from service.errors import CatalogueError
+from service.files import write_text
+from service.recommender.user_keys import key_check
 from training.data.columns import Column
 from training.data.rows import ROW, Unusable
+from training.picture_digests import digest_all
 
 OWN = ("item_id", "image", "images", "title", "category")
-OF_INTERACTIONS = ("user_id", "item_id", "event", "value", "timestamp")
+USER, KEY = "user_id", "user_key"
+OF_INTERACTIONS = (USER, "item_id", "event", "value", "timestamp")
 MAX_UNUSABLE = 0.05
+STORE, STORE_FORMAT = "store.json", 1
+
+
+@dataclass(frozen=True, slots=True)
+class StoreMark:
+    """What a folder holds of a store. store: its id; sequence: the number up to which it is all there;
+    user_key_check: of the key that user ids were hashed with."""
+
+    store: str
+    sequence: int
+    user_key_check: str
+
+    @classmethod
+    def read(cls, folder: Path) -> "StoreMark | None":
+        """None where the folder was not exported. Raises CatalogueError."""
+        try:
+            values = json.loads((folder / STORE).read_text())
+            if values["format"] != STORE_FORMAT:
+                raise CatalogueError(f"{folder / STORE} has format {values['format']}; expected {STORE_FORMAT}")
+            return cls(str(values["store"]), int(values["sequence"]), str(values["user_key_check"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CatalogueError(f"{folder / STORE} cannot be read ({error!r}): export the store again") from error
+
+    def write(self, folder: Path) -> None:
+        """Write store.json."""
+        values = {"format": STORE_FORMAT, **asdict(self)}
+        write_text(folder / STORE, json.dumps(values, indent=1) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +67,15 @@ class Catalogue:
 
     items: one row an item, in the order of the file; ids are unique strings; image is the first of `images`, None
     where an item has none.
-    interactions: user_id, item (row of `items`), event ("" where a value alone says it), weight (float32, by which the
-    event's confidence counts), timestamp (seconds), in the order of time.
+    interactions: user_id (a key where `keyed`), item (row of `items`), event ("" where a value alone says it), weight
+    (float32, by which the event's confidence counts), timestamp (seconds), in the order of time.
     users: profile columns by unique user_id, or None.
     kinds: attribute column of `items` -> number | boolean | category | tags; user_kinds: profile column of `users`.
     columns: what became of each column of each file; notes: how files were read, where that had to be found out.
     same: (items,) int32, items with nearly the same picture have the same number, 0 has no other; None before the
     pictures were decoded.
+    store: what it holds of one, None for a folder that was not exported; remembered: a file of the digests of
+    pictures, or None.
     """
 
     path: Path
@@ -50,6 +89,21 @@ class Catalogue:
     columns: tuple[Column, ...] = ()
     notes: tuple[str, ...] = ()
     same: np.ndarray | None = None
+    store: StoreMark | None = None
+    remembered: Path | None = None
+
+    @property
+    def keyed(self) -> bool:
+        """Whether users are known by their keys, which are not to be hashed again."""
+        return self.store is not None
+
+    def require_key(self, user_key: str) -> None:
+        """Raises CatalogueError where its users were hashed with another key."""
+        if self.store is not None and self.store.user_key_check != key_check(user_key):
+            raise CatalogueError(
+                f"{self.path} was exported with another key of user ids: set VITRINE_USER_KEY to that one, or export "
+                "the store again"
+            )
 
     def unusable_by_reason(self) -> dict[tuple[str, str], int]:
         """(table, reason) -> how many rows, most frequent first."""
@@ -135,12 +189,23 @@ class Catalogue:
         """(items,) int32: the number of each one's primary category, from 1 on, 0 where unknown."""
         return (pd.factorize(np.array(self.primary_category(), dtype=object))[0] + 1).astype(np.int32)
 
+    def picture_digests(self) -> list[bytes]:
+        """sha256 of every picture, in the order of `pictures`."""
+        return digest_all([self.path / path for _, path in self.pictures()], remembered=self.remembered)
+
+    def digests_by_row(self) -> dict[int, list[bytes]]:
+        """The same by the row of the item, the first picture's first."""
+        found: dict[int, list[bytes]] = {}
+        for (row, _), digest in zip(self.pictures(), self.picture_digests(), strict=True):
+            found.setdefault(row, []).append(digest)
+        return found
+
     def fingerprint(self) -> str:
         """sha256 over every usable value and every picture's bytes."""
         digest = hashlib.sha256()
         for table in (self.items, self.interactions, self.users):
             text = "" if table is None else table.to_csv(index=False)
             digest.update(text.encode())
-        for _, path in self.pictures():
-            digest.update(hashlib.sha256(self.read_picture(path)).digest())
+        for found in self.picture_digests():
+            digest.update(found)
         return digest.hexdigest()

@@ -4,6 +4,7 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 from service.errors import CatalogueError
 from service.recommender.catalogue import GROUP
 from service.recommender.factors import DISMISS
-from training.data.catalogue import OF_INTERACTIONS, OWN, Catalogue
+from training.data.catalogue import KEY, OF_INTERACTIONS, OWN, USER, Catalogue, StoreMark
 from training.data.columns import BOOLEAN, CATEGORY, IGNORED, NUMBER, TAGS, Column, as_names, split_tags, typed
 from training.data.events import read_events, read_values
 from training.data.rows import ROW, Table, Unusable, is_nothing
@@ -21,12 +22,13 @@ from training.data.times import read_times
 from training.progress import say
 
 
-def read(path: Path, *, now: float | None = None) -> Catalogue:
+def read(path: Path, *, now: float | None = None, remembered: Path | None = None) -> Catalogue:
     """Read a catalogue folder. Raises CatalogueError where a table is missing, unreadable, lacks a column, or has no
     usable row.
 
-    now: seconds; later interactions are unusable (default: the clock)."""
-    catalogue = inspect(path, now=now)
+    now: seconds; later interactions are unusable (default: the clock); remembered: a file of the digests of pictures,
+    so that not every picture is read again."""
+    catalogue = replace(inspect(path, now=now), remembered=remembered)
     catalogue.require_usable(1.0)
     return catalogue
 
@@ -42,11 +44,12 @@ def inspect(path: Path, *, now: float | None = None) -> Catalogue:
     items, kinds = reading.items(table)
     interactions = users = None
     user_kinds: dict[str, str] = {}
-    needed = ("user_id", "item_id", "timestamp")
-    if (table := read_table(path, "interactions", required=needed, ids=("user_id", "item_id"))) is not None:
-        interactions = reading.interactions(table, items)
-    if (table := read_table(path, "users", required=("user_id",), ids=("user_id",))) is not None:
-        users, user_kinds = reading.users(table)
+    store = StoreMark.read(path)
+    who = USER if store is None else KEY  # whoever reads an export learns no id
+    if table := read_table(path, "interactions", required=(who, "item_id", "timestamp"), ids=(who, "item_id")):
+        interactions = reading.interactions(_by_user(table, who), items)
+    if (table := read_table(path, "users", required=(who,), ids=(who,))) is not None:
+        users, user_kinds = reading.users(_by_user(table, who))
     return Catalogue(
         path,
         items,
@@ -58,6 +61,7 @@ def inspect(path: Path, *, now: float | None = None) -> Catalogue:
         user_kinds,
         tuple(reading.columns),
         tuple(reading.notes),
+        store=store,
     )
 
 
@@ -221,8 +225,8 @@ class _Reading:
         columns = [column for column in ("image", "images") if column in items.columns]
         found: list[tuple[str, ...]] = []
         for row, *cells in zip(items[ROW], *(items[column] for column in columns), strict=True):
-            names = dict.fromkeys(name for cell in cells for name in self._names(cell))
-            places = {name: _find(self.path, name) for name in names}
+            names = dict.fromkeys(name for cell in cells for name in picture_names(self.path, cell))
+            places = {name: find_picture(self.path, name) for name in names}
             for name, (_, reason) in places.items():
                 if reason:
                     self.unusable.append(Unusable("items", int(row), reason, name[:80]))
@@ -234,14 +238,15 @@ class _Reading:
             )
         return found
 
-    def _names(self, cell: object) -> Iterator[str]:
-        """The names in a cell `a|b`, or `a;b` where that is no file itself."""
-        for part in split_tags(cell):
-            several = ";" in part and _find(self.path, part)[1]
-            yield from (name.strip() for name in part.split(";") if name.strip()) if several else (part,)
+
+def picture_names(home: Path, cell: object) -> Iterator[str]:
+    """The names in a cell `a|b`, or `a;b` where that is no file itself."""
+    for part in split_tags(cell):
+        several = ";" in part and find_picture(home, part)[1]
+        yield from (name.strip() for name in part.split(";") if name.strip()) if several else (part,)
 
 
-def _find(home: Path, name: str) -> tuple[str, str]:
+def find_picture(home: Path, name: str) -> tuple[str, str]:
     """The relative path of a picture, and "", or why it is none. Names are looked for as they are and in both forms of
     Unicode (macOS stores letters and accents apart); links are followed, whoever made the folder knows where to."""
     if "://" in name[:12]:
@@ -256,6 +261,12 @@ def _find(home: Path, name: str) -> tuple[str, str]:
         except (OSError, ValueError):  # too long for a name, or with a zero byte
             break
     return name, "picture not found"
+
+
+def _by_user(table: Table, who: str) -> Table:
+    """The table with its users in the column USER, whichever has them."""
+    others = table.frame.drop(columns=USER, errors="ignore") if who == KEY else table.frame
+    return replace(table, frame=others.rename(columns={who: USER}))
 
 
 def _empty(column: pd.Series) -> np.ndarray:

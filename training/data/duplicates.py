@@ -23,28 +23,34 @@ EQUAL = 0.999  # cosine from which they do
 
 
 def coarse(pixels: np.ndarray) -> np.ndarray:
-    """A picture in a few numbers: (side, side, 3) uint8 -> (COARSE * COARSE * 3,) float32, mean 0, length 1 unless it
-    is of one colour."""
-    small = cv2.resize(pixels, (COARSE, COARSE), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
-    small -= small.mean()
-    return small / max(float(np.linalg.norm(small)), 1.0)
+    """A picture in a few numbers: (side, side, 3) uint8 -> (COARSE * COARSE * 3,) uint8."""
+    small: np.ndarray = cv2.resize(pixels, (COARSE, COARSE), interpolation=cv2.INTER_AREA).ravel()
+    return small
 
 
-def find(colours: np.ndarray, landmarks: Callable[[int], Landmarks]) -> np.ndarray:
+def find(colours: np.ndarray, landmarks: Callable[[int], Landmarks], *, before: np.ndarray | None = None) -> np.ndarray:
     """The pictures that are nearly the same have the same number, from 1 on, in the order of their first; 0 has no
     other: (n,) int32.
 
-    colours: (n, d) of `coarse`; landmarks: gives those of one picture."""
+    colours: (n, d) of `coarse`; landmarks: gives those of one picture; before: (n,) what was found earlier, -1 for a
+    picture that was not there; or None."""
     n = len(colours)
     if n < 2:
         return np.zeros(n, np.int32)
-    cosines, near = build(colours).search(colours, min(NEAREST + 1, n))
+    unit = _unit(colours)
+    cosines, near = build(unit).search(unit, min(NEAREST + 1, n))
     known = cache(landmarks)
+
+    def are_same(one: int, other: int, cosine: float) -> bool:
+        if before is not None and before[one] >= 0 and before[other] >= 0:
+            return bool(before[one] == before[other] > 0)
+        return _same(known(one), known(other), cosine)
+
     pairs = [
         (at, int(other))
         for at in range(n)
         for other, cosine in zip(near[at], cosines[at], strict=True)
-        if at < other and cosine >= ALIKE and _same(known(at), known(int(other)), float(cosine))
+        if at < other and cosine >= ALIKE and are_same(at, int(other), float(cosine))
     ]
     ones, others = np.array(pairs, np.int64).reshape(-1, 2).T
     graph = scipy.sparse.csr_matrix((np.ones(len(pairs)), (ones, others)), shape=(n, n))
@@ -53,6 +59,14 @@ def find(colours: np.ndarray, landmarks: Callable[[int], Landmarks]) -> np.ndarr
     numbers = np.zeros(n, np.int32)
     numbers[several] = np.unique(part[several], return_inverse=True)[1] + 1
     return numbers
+
+
+def _unit(colours: np.ndarray) -> np.ndarray:
+    """(n, d) uint8 -> float32, mean 0, length 1 unless a picture is of one colour."""
+    centred = colours.astype(np.float32)
+    centred -= centred.mean(axis=1, keepdims=True)
+    unit: np.ndarray = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1.0)
+    return unit
 
 
 def _same(one: Landmarks, other: Landmarks, cosine: float) -> bool:

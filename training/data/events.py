@@ -1,40 +1,15 @@
 """Names of events and sizes of values, as logs have them -> what they say of a user's liking.
 
-Case and separators do not matter: `Add to Cart`, `add_to_cart` and `addToCart` are one name. A name that is not known
-is never taken for liking: it is counted and left out.
+A name that is not known is never taken for liking: it is counted and left out.
 """
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-RATED, SILENT = "rated", "silent"  # the value says how much; no word on an item: left out, and not held against the log
-# ours, and what GA4, Segment, Shopify, Meta, RetailRocket, Amazon Personalize, Matomo and their like write
-_NAMES = {
-    "view": """view viewitem productviewed productview viewproduct viewcontent itemview itemviewed viewed detailview
-        productdetailview pdpview click clicked clickitem itemclick selectitem selectcontent productclicked productclick
-        open opened detailpageview read watch watched play played stream listen listened preview quickview""",
-    "like": """like liked likes fav favourite favorite favourited favorited addtowishlist wishlist wishlisted
-        productaddedtowishlist addtofavorites addtofavourites bookmark bookmarked save saved share shared productshared
-        thumbsup upvote love loved star starred follow recommend recommended heart pin pinned""",
-    "cart": """cart addtocart addcart productadded productaddedtocart addedtocart addtobasket basket addtobag
-        begincheckout checkout checkoutstarted initiatecheckout addpaymentinfo addshippinginfo addtocheckout reserve
-        reserved""",
-    "purchase": """purchase purchased buy bought order ordered ordercompleted orderplaced checkoutcompleted transaction
-        transactions sale sold completepayment paid conversion placeanorder ecommercepurchase inapppurchase subscribe
-        subscribed rent rented booked booking""",
-    "dismiss": """dismiss dismissed dislike disliked thumbsdown downvote hide hidden notinterested return returned
-        refund refunded orderrefunded reject rejected skip skipped block blocked report reported unlike""",
-    RATED: "rate rated rating ratings review reviewed score scored",
-    SILENT: """sessionstart firstvisit userengagement scroll pageview screenview search viewsearchresults
-        productssearched login signup viewitemlist productlistviewed viewpromotion selectpromotion viewcart cartviewed
-        removefromcart productremoved impression impressions show shown filedownload videostart videoprogress
-        videocomplete formstart formsubmit exit enter""",
-}
-MEANINGS = {name: meaning for meaning, names in _NAMES.items() for name in names.split()}
-SEPARATORS = re.compile(r"[\W_]+")
+from service.live.event_names import RATED, SILENT, meaning
+
 MOST_RATINGS = 21  # different values of a scale: tenths of points are no ratings
 WEIGHT_RANGE = (0.5, 2.0)  # of a value beside an ordinary one
 
@@ -51,15 +26,10 @@ class Known:
     missing: np.ndarray
 
 
-def plain(name: str) -> str:
-    """A name without case and separators."""
-    return SEPARATORS.sub("", name).lower()
-
-
 def read_events(column: pd.Series) -> Known:
     """Names as a log has them -> ours."""
     texts = column.fillna("").astype(str).str.strip()
-    meanings = texts.map({text: MEANINGS.get(plain(text), "") for text in texts.unique()}).to_numpy(dtype=object)
+    meanings = texts.map({text: meaning(text) for text in texts.unique()}).to_numpy(dtype=object)
     missing = (texts == "").to_numpy(bool)
     rated, silent = np.asarray(meanings == RATED, bool), np.asarray(meanings == SILENT, bool)
     return Known(np.where(rated | silent, "", meanings), rated, silent, (meanings == "") & ~missing, missing)

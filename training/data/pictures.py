@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -24,11 +24,20 @@ if TYPE_CHECKING:
 SQUARE = preprocessing.Preprocessing(crop=preprocessing.PREPROCESSING.shorter_side)
 
 
+class Squares(Protocol):
+    """The pixels of pictures, by their positions: an array, or what decodes them when they are asked for."""
+
+    def __getitem__(self, positions: np.ndarray, /) -> np.ndarray: ...
+
+
+COLOURS = "colours.npy"
+
+
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """pixels: (n, 256, 256, 3) uint8, memory-mapped; rows: (n,) the item row of each."""
+    """pixels: (n, 256, 256, 3) uint8; rows: (n,) the item row of each."""
 
-    pixels: np.ndarray
+    pixels: Squares
     rows: np.ndarray
 
     def take(self, positions: np.ndarray) -> "torch.Tensor":
@@ -53,7 +62,7 @@ class Examined:
 
 
 def decode_catalogue(catalogue: Catalogue, folder: Path) -> None:
-    """Decode the first readable picture of every item into `folder`: pixels.npy, rows.npy, same.npy and
+    """Decode the first readable picture of every item into `folder`: pixels.npy, rows.npy, colours.npy, same.npy and
     unreadable.json."""
     rows = catalogue.pictured()
     size = SQUARE.crop
@@ -61,7 +70,7 @@ def decode_catalogue(catalogue: Catalogue, folder: Path) -> None:
     pixels = np.lib.format.open_memmap(folder / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
     unreadable: dict[int, dict[str, str]] = {}
     readable = np.zeros(len(rows), dtype=bool)
-    colours = np.zeros((len(rows), duplicates.COARSE**2 * 3), np.float32)
+    colours = np.zeros((len(rows), duplicates.COARSE**2 * 3), np.uint8)
 
     def decode(position: int) -> None:
         row = int(rows[position])
@@ -79,22 +88,42 @@ def decode_catalogue(catalogue: Catalogue, folder: Path) -> None:
         for _ in track(pool.map(decode, range(len(rows))), "decoding pictures", total=len(rows)):
             pass
     pixels.flush()
-    # positions of unreadable pictures stay in pixels.npy, and nothing refers to them
-    np.save(folder / "rows.npy", np.where(readable, rows, -1))
     there = np.flatnonzero(readable)
-    np.save(folder / "same.npy", _same(catalogue, rows[there], colours[there], lambda at: pixels[there[at]]))
+    same = find_same(catalogue, rows[there], colours[there], lambda at: pixels[there[at]])
+    # positions of unreadable pictures stay in pixels.npy, and nothing refers to them
+    save_examined(folder, rows=np.where(readable, rows, -1), colours=colours[there], same=same, unreadable=unreadable)
+
+
+def save_examined(
+    folder: Path,
+    *,
+    rows: np.ndarray,
+    colours: np.ndarray,
+    same: np.ndarray,
+    unreadable: dict[int, dict[str, str]],
+) -> None:
+    """Write rows.npy, colours.npy, same.npy and unreadable.json. rows: (n,); colours: of those that can be read, in
+    their order; same, unreadable: as `Examined` has them."""
+    np.save(folder / "rows.npy", rows)
+    np.save(folder / COLOURS, colours)
+    np.save(folder / "same.npy", same)
     listed = {str(row): unreadable[row] for row in sorted(unreadable)}
     (folder / "unreadable.json").write_text(json.dumps(listed, indent=1))
+
+
+def open_examined(folder: Path) -> Examined:
+    """What `save_examined` left."""
+    unreadable = {int(row): found for row, found in json.loads((folder / "unreadable.json").read_text()).items()}
+    return Examined(unreadable, np.load(folder / "same.npy"))
 
 
 def open_pictures(folder: Path) -> tuple[Pictures, Examined]:
     """What `decode_catalogue` left."""
     pixels = np.load(folder / "pixels.npy", mmap_mode="r")
     rows = np.load(folder / "rows.npy")
-    unreadable = {int(row): found for row, found in json.loads((folder / "unreadable.json").read_text()).items()}
     if (rows < 0).any():
         pixels, rows = pixels[rows >= 0], rows[rows >= 0]
-    return Pictures(pixels, rows), Examined(unreadable, np.load(folder / "same.npy"))
+    return Pictures(pixels, rows), open_examined(folder)
 
 
 def examine(catalogue: Catalogue) -> Examined:
@@ -117,19 +146,25 @@ def examine(catalogue: Catalogue) -> Examined:
         for _ in track(pool.map(attempt, pictures), "decoding pictures", total=len(pictures)):
             pass
     rows = np.array(sorted(colours), np.int64)
-    same = _same(
+    same = find_same(
         catalogue,
         rows,
-        np.array([colours[row] for row in rows.tolist()], np.float32),
+        np.array([colours[row] for row in rows.tolist()], np.uint8).reshape(len(rows), -1),
         lambda at: preprocessing.decode(catalogue.picture(int(rows[at])), preprocessing=SQUARE),
     )
     return Examined({row: dict(sorted(unreadable[row].items())) for row in sorted(unreadable)}, same)
 
 
-def _same(
-    catalogue: Catalogue, rows: np.ndarray, colours: np.ndarray, pixels: Callable[[int], np.ndarray]
+def find_same(
+    catalogue: Catalogue,
+    rows: np.ndarray,
+    colours: np.ndarray,
+    pixels: Callable[[int], np.ndarray],
+    *,
+    before: np.ndarray | None = None,
 ) -> np.ndarray:
-    """`Examined.same`. rows: (n,) items; colours: (n, d) of their pictures; pixels: gives those of one of the n."""
+    """`Examined.same`. rows: (n,) items; colours: (n, d) of their pictures; pixels: gives those of one of the n;
+    before: as `duplicates.find`."""
     same = np.zeros(len(catalogue.items), np.int32)
-    same[rows] = duplicates.find(colours, lambda at: find(pixels(at)))
+    same[rows] = duplicates.find(colours, lambda at: find(pixels(at)), before=before)
     return same

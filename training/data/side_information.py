@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from service.recommender.features import Features
 from service.recommender.index.vector_index import Index
 from service.recommender.scoring.terms import PRICE, Sources, log_price
 from training.data.catalogue import Catalogue
-from training.data.features import Features
+from training.data.features import learn
 
 TITLE = "title"
 FEW = 5  # users; what fewer have in common would tell who they are
@@ -64,7 +65,7 @@ def item_features(catalogue: Catalogue, *, exclude: set[str]) -> Features:
     """Learn from category, attributes and titles of all items; `exclude` names columns that must not teach."""
     kinds = {name: kind for name, kind in catalogue.kinds.items() if name not in exclude}
     table: dict[str, Any] = {name: catalogue.items[name].tolist() for name in (*kinds, TITLE)}
-    return Features.learn(table, {**kinds, TITLE: "text"})
+    return learn(table, {**kinds, TITLE: "text"})
 
 
 def user_features(catalogue: Catalogue) -> Features:
@@ -72,7 +73,7 @@ def user_features(catalogue: Catalogue) -> Features:
     if catalogue.users is None:
         return Features(())
     table = {name: catalogue.users[name].tolist() for name in catalogue.user_kinds}
-    return Features.learn(table, catalogue.user_kinds, min_count=FEW)
+    return learn(table, catalogue.user_kinds, min_count=FEW)
 
 
 def sides(catalogue: Catalogue, items: Features, users: Features, vectors: np.ndarray | None) -> SideInformation:

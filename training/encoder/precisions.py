@@ -109,6 +109,26 @@ def answered(recommender: Recommender, query: Query) -> list[str]:
     return [item.item_id for item in recommender.recommend([query])[0].items]
 
 
+def make(
+    parent: Path,
+    path: Path,
+    precision: str,
+    *,
+    catalogue: Catalogue,
+    vectors: np.ndarray,
+    seed: int,
+    least_overlap: float,
+) -> dict[str, Any]:
+    """Write `path`, the parent in fp16 or int8, and return how it was made.
+
+    vectors: (items, dim) of the parent, NaN without a picture. Raises ReleaseMismatch."""
+    if precision == "fp16":
+        make_fp16(parent, path)
+        return {}
+    judge, calibration = pictures_for(catalogue, vectors, seed=seed)
+    return make_int8(parent, path, calibration=calibration, judge=judge, least_overlap=least_overlap)
+
+
 def make_fp16(parent: Path, path: Path) -> None:
     """Write `path`, the parent in half precision; pixels and vectors keep their types."""
     model = convert_float_to_float16(onnx.load(parent), keep_io_types=True)

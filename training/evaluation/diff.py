@@ -17,6 +17,7 @@ from training.encoder import precisions
 from training.evaluation.held_out_questions import draw_questions, last_cutoff
 from training.evaluation.pages import write_page
 from training.evaluation.report import picture_of
+from training.evaluation.users_by_key import for_catalogue
 from training.measures import interval
 from training.progress import track
 
@@ -105,6 +106,7 @@ def compare(first: Path, second: Path, page: Path, *, user_key: str, catalogue: 
 
 def _figures(recommenders: list[Recommender], catalogue: Catalogue) -> list[Figure]:
     """Both are asked what neither was taught, as the gate asks."""
+    recommenders = [for_catalogue(recommender, catalogue) for recommender in recommenders]
     questions = draw_questions(catalogue, last_cutoff(recommenders))
     a, b = (questions.ask(recommender).each for recommender in recommenders)
     return [

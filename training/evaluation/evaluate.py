@@ -17,6 +17,7 @@ from training.evaluation.photo_and_user import measure as measure_encounters
 from training.evaluation.ranking import measure_ranking
 from training.evaluation.report import Encounter, Evaluation, Example
 from training.evaluation.retrieval import measure_retrieval
+from training.evaluation.users_by_key import for_catalogue
 
 
 def evaluate(
@@ -29,6 +30,7 @@ def evaluate(
 ) -> Evaluation:
     """exclude_same: a column; neighbours that share the query's value in it do not count, in a second figure;
     negatives: rank each relevant item also among so many others, as older papers do."""
+    recommender = for_catalogue(recommender, catalogue)
     metrics: dict[str, Any] = {}
     lookalikes: list[Example] = []
     recommendations: list[Example] = []
@@ -66,6 +68,7 @@ def stage_times(recommender: Recommender, catalogue: Catalogue, *, queries: int 
         user_key=recommender.users.key,
         observe=lambda stage, took: seconds[stage].append(took),
     )
+    watched = for_catalogue(watched, catalogue)
     rows = catalogue.pictured()[:queries]
     asked = [Query(image=catalogue.picture(row)) for row in rows]
     if catalogue.interactions is not None:

@@ -1,9 +1,12 @@
-"""Embed the catalogue with the exported encoder, build the index, and measure it."""
+"""Embed the catalogue with the exported encoder, build the index, and measure it.
+
+What photos are told by is learned from pictures that are augmented, drawn and mixed. Where the encoder is that of an
+earlier release, those of that release go on teaching, until a tenth of the catalogue's pictures have come since.
+"""
 
 import math
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,86 +16,42 @@ import torch
 
 from service.encoder import preprocessing
 from service.encoder.selection import Encoder
-from service.errors import BadQuery
-from service.recommender.index.recognition import FEATURES, PACKED, Gallery, find, sorted_descriptions
+from service.recommender.index.recognition import Gallery, sorted_descriptions
 from service.recommender.index.vector_index import EF_SEARCH, EXACT_BELOW, Index, build
 from service.recommender.release import DENSITY, DESCRIPTIONS, LANDMARKS, PICTURE_ROWS
 from training.data.catalogue import Catalogue
 from training.data.pictures import Pictures
 from training.encoder.augmentation import augment, strangers
 from training.index import in_catalogue, recognition
+from training.index.catalogue_vectors import Embedded, embed_catalogue
+from training.previous.release import DIGESTS, STRANGERS, VECTORS, VIEW_ROWS, VIEWS, Calibration, Previous
 from training.progress import say, track
 
 BATCH = 32
-VIEWS = 1000  # items photographed anew by augmentation
-STRANGERS = 256
+PHOTOGRAPHED = 1000  # items, by augmentation
+DRAWN = 256  # pictures of nothing in the catalogue
 RECALL = 0.99
+MOST_NEW = 0.1  # of the pictures, that may have come since photos were calibrated
 PROBES, NEAREST = 2000, 10  # queries that measure the recall, and how many nearest items it is of
 DUPLICATE = 0.999  # cosine from which two pictures are the same
 EF_SEARCHES = tuple(round(16 * 1.2**step) for step in range(25))  # 16 to 1,272
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
-    """Every picture of a catalogue. rows: (m,) the item of each, ascending; vectors: (m, dim) float32, unit length;
-    landmarks: (m, FEATURES, PACKED) uint8 as `Landmarks.packed`."""
-
-    rows: np.ndarray
-    vectors: np.ndarray
-    landmarks: np.ndarray
-
-    def of_items(self, items: int) -> np.ndarray:
-        """The vector of each item's first picture: (items, dim) float32, NaN without a picture."""
-        found = np.full((items, self.vectors.shape[1]), np.nan, np.float32)
-        rows, first = np.unique(self.rows, return_index=True)
-        found[rows] = self.vectors[first]
-        return found
-
-
-@dataclass(frozen=True, slots=True)
 class Views:
     """Augmented pictures, as users might photograph the items. rows: (m,) what each shows; vectors: (m, dim);
-    pixels: (m, side, side, 3) uint8."""
+    pixels: (m, side, side, 3) uint8, None for those of an earlier release."""
 
     rows: np.ndarray
     vectors: np.ndarray
-    pixels: np.ndarray
-
-
-def embed_catalogue(catalogue: Catalogue, encoder: Encoder) -> Embedded:
-    """Every picture as serving would decode it. A further picture that cannot be read is left out, and named."""
-    pictures = catalogue.pictures()
-    batches = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
-    rows: list[int] = []
-    vectors, landmarks = [np.empty((0, encoder.dim), np.float32)], [np.empty((0, FEATURES, PACKED), np.uint8)]
-
-    def decode(batch: list[tuple[int, str]]) -> tuple[list[int], list[np.ndarray], list[np.ndarray]]:
-        found: list[int] = []
-        pixels: list[np.ndarray] = []
-        for row, path in batch:
-            try:
-                pixels.append(preprocessing.decode(catalogue.read_picture(path)))
-                found.append(row)
-            except (BadQuery, OSError) as error:
-                say(f"items: row {row + 1}: {path} is left out: {error}")
-        return found, pixels, [find(each).packed() for each in pixels]
-
-    with ThreadPoolExecutor(2) as pool:
-        decoded = pool.map(decode, batches)
-        for _ in track(batches, "embedding the catalogue"):
-            there, pixels, marks = next(decoded)
-            if there:
-                rows += there
-                vectors.append(encoder.encode(np.stack(pixels)))
-                landmarks.append(np.stack(marks))
-    return Embedded(np.array(rows, np.int64), np.concatenate(vectors), np.concatenate(landmarks))
+    pixels: np.ndarray | None
 
 
 def photograph(pictures: Pictures, encoder: Encoder, *, seed: int) -> Views:
     """Augment pictures of some items, the first of each."""
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
-    positions = np.sort(rng.permutation(len(pictures.rows))[:VIEWS])
+    positions = np.sort(rng.permutation(len(pictures.rows))[:PHOTOGRAPHED])
     parts, pixels = [], []
     for start in track(range(0, len(positions), BATCH), "photographing items anew"):
         squares = pictures.take(positions[start : start + BATCH])
@@ -107,7 +66,7 @@ def draw_strangers(pictures: Pictures, encoder: Encoder, *, seed: int) -> np.nda
     generator = torch.Generator().manual_seed(seed + 1)
     rng = np.random.default_rng(seed + 1)
     parts = []
-    for _ in range(STRANGERS // BATCH):
+    for _ in range(DRAWN // BATCH):
         pixels = pictures.centre(rng.integers(len(pictures.rows), size=BATCH))
         whole = pixels.permute(0, 3, 1, 2).float()
         for made in (strangers(whole, generator=generator), (whole + whole.flip(0)) / 2):
@@ -125,12 +84,13 @@ def build_index(
     kinds: np.ndarray,
     exact_below: int = EXACT_BELOW,
     recall: float = RECALL,
+    kept: Calibration | None = None,
 ) -> dict[str, object]:
     """Write index.faiss, vectors.npy, landmarks.npy, landmarks.faiss, and picture_rows.npy where an item has several
     pictures; returns what the manifest says of it.
 
     strange: vectors of `draw_strangers`; kinds: (items,) numbers of their categories, 0 where unknown; recall: the
-    recall@10 for which a graph is to be searched far enough."""
+    recall@10 for which a graph is to be searched far enough; kept: what the views were taken from, if anything."""
     sealed = build(embedded.vectors, exact_below=exact_below)
     faiss.write_index(sealed, str(folder / "index.faiss"))
     items = len(kinds)
@@ -139,16 +99,19 @@ def build_index(
     np.save(folder / LANDMARKS, embedded.landmarks)
     descriptions = sorted_descriptions(embedded.landmarks)
     faiss.write_index_binary(descriptions, str(folder / DESCRIPTIONS))
-    shown = np.array([index.pictures(int(row)).start for row in views.rows], np.int64)
     if index.most > 1:
         np.save(folder / PICTURE_ROWS, embedded.rows)
     graph: dict[str, object] = {}
+    match = None if kept is None else kept.match
     reached = 1.0
     if isinstance(sealed, faiss.IndexHNSW):
         reached = tune_search(index, embedded.vectors, asked=recall, rng=np.random.default_rng(0))
         graph = {"recall_asked": recall, "ef_search": index.ef_search}
     density = in_catalogue.density_of(index)
     np.save(folder / DENSITY, density)
+    if views.pixels is not None:
+        shown = np.array([index.pictures(int(row)).start for row in views.rows], np.int64)
+        match = recognition.fit(Gallery(embedded.landmarks, descriptions), shown, views.pixels)
     told = in_catalogue.fit(index, kinds, density, views.rows, views.vectors, strange)
     return {
         "type": type(sealed).__name__,
@@ -156,7 +119,8 @@ def build_index(
         "recall_at_10": reached,
         "in_catalogue": told,
         "strangers_refused": told["strangers_refused"],
-        "match": recognition.fit(Gallery(embedded.landmarks, descriptions), shown, views.pixels),
+        "match": match,
+        "new_since_calibration": 0 if kept is None else kept.new,
         **graph,
     }
 
@@ -202,7 +166,7 @@ def open_built(folder: Path, facts: Mapping[str, Any]) -> tuple[Index, tuple[np.
     rows = np.flatnonzero(~np.isnan(vectors[:, 0]))
     if (folder / PICTURE_ROWS).exists():
         rows = np.load(folder / PICTURE_ROWS)
-    views = np.load(folder / "view_rows.npy"), np.load(folder / "views.npy")
+    views = np.load(folder / VIEW_ROWS), np.load(folder / VIEWS)
     ef_search = facts.get("ef_search", EF_SEARCH)
     return Index.open(folder / "index.faiss", rows, items=len(vectors), ef_search=ef_search), views, vectors
 
@@ -216,14 +180,42 @@ def write(
     exact_below: int,
     recall: float,
     seed: int,
+    previous: Previous | None = None,
 ) -> dict[str, Any]:
     """Leave vectors, index and views of the items in `folder`; returns what the manifest says of the index.
 
-    exact_below: items below which the search is exact; recall: @10, for which a larger index is searched."""
-    embedded = embed_catalogue(catalogue, network)
-    views = photograph(pictures, network, seed=seed)
-    np.save(folder / "view_rows.npy", views.rows)
-    np.save(folder / "views.npy", views.vectors)
-    strange = draw_strangers(pictures, network, seed=seed)
+    exact_below: items below which the search is exact; recall: @10, for which a larger index is searched;
+    previous: a release with the same encoder."""
+    known = None if previous is None else previous.pictures
+    embedded = embed_catalogue(catalogue, network, known=known)
+    kept = None if previous is None else _kept(catalogue, embedded, previous)
+    if kept is None:
+        views = photograph(pictures, network, seed=seed)
+        strange = draw_strangers(pictures, network, seed=seed)
+    else:
+        views, strange = Views(kept.rows, kept.views, None), kept.strangers
+    for name, array in ((VIEW_ROWS, views.rows), (VIEWS, views.vectors), (STRANGERS, strange),
+                        (DIGESTS, embedded.digests)):  # fmt: skip
+        np.save(folder / name, array)
+    if len(np.unique(embedded.rows)) < len(embedded.rows):
+        np.save(folder / VECTORS, embedded.vectors)
     kinds = catalogue.category_numbers()
-    return build_index(embedded, views, strange, folder, kinds=kinds, exact_below=exact_below, recall=recall)
+    return build_index(embedded, views, strange, folder, kinds=kinds, exact_below=exact_below, recall=recall, kept=kept)
+
+
+def _kept(catalogue: Catalogue, embedded: Embedded, previous: Previous) -> Calibration | None:
+    """What photos were told by, as far as its items are still there; None where too much has come since."""
+    kept = previous.calibration
+    if kept is None:
+        return None
+    came = sum(row.tobytes() not in previous.pictures.digests for row in embedded.digests)
+    new = kept.new + came
+    if new > MOST_NEW * len(embedded.rows):
+        say(f"index: {new} pictures came since photos were calibrated: that is done again")
+        return None
+    place = {item_id: row for row, item_id in enumerate(catalogue.items["item_id"])}
+    ids = previous.release.items.ids
+    pictured = set(embedded.rows.tolist())
+    rows = np.array([place.get(ids[row], -1) for row in kept.rows.tolist()], np.int64)
+    there = np.array([row in pictured for row in rows.tolist()], bool)
+    return replace(kept, rows=rows[there], views=kept.views[there], new=new)

@@ -34,7 +34,10 @@ from service.recommender.release import (  # fmt: skip
 )
 from service.signing import sign
 from training.data.catalogue import Catalogue
+from training.data.pictures import COLOURS
 from training.encoder.precisions import answered, chain_overlaps, refusal
+from training.evaluation.users_by_key import for_catalogue
+from training.previous.release import DIGESTS, FOLDER, STRANGERS, VECTORS, VIEW_ROWS, VIEWS, Previous
 from training.progress import say, track
 from training.ranker.calibration import calibrate
 from training.ranker.fitting import at_end
@@ -58,6 +61,8 @@ class Parts:
     ranker: Path | None
     blend: Path
     manifest: Manifest
+    colours: Path | None = None  # colours.npy of the pictures
+    previous: Previous | None = None  # a release that may have the thumbnails already
 
 
 def package(
@@ -114,7 +119,7 @@ def _assemble(parts: Parts, folder: Path) -> None:
     folder.mkdir()
     catalogue = parts.catalogue
     _write_items(catalogue, parts.seen, folder)
-    _write_thumbnails(catalogue, folder)
+    _write_thumbnails(catalogue, folder, parts.previous)
     features: dict[str, object] = {"items": catalogue.kinds}
     if parts.ranker:
         features |= json.loads((parts.ranker / "features.json").read_text())
@@ -126,12 +131,24 @@ def _assemble(parts: Parts, folder: Path) -> None:
         for name in ("vectors.npy", "index.faiss", LANDMARKS, DESCRIPTIONS, DENSITY, PICTURE_ROWS):
             if (parts.index / name).exists():
                 shutil.copy(parts.index / name, folder)
+        _write_for_retraining(parts, folder / FOLDER)
     (folder / "ranker").mkdir()
     shutil.copy(parts.blend, folder / "ranker" / "blend.json")
     if parts.ranker:
         for name in ("*.npy", "users.parquet", "objective.json", "segments.json"):
             for file in parts.ranker.glob(name):
                 shutil.copy(file, folder / "ranker")
+
+
+def _write_for_retraining(parts: Parts, folder: Path) -> None:
+    """What a later training with the same encoder need not make again."""
+    assert parts.index is not None
+    assert parts.colours is not None
+    folder.mkdir()
+    shutil.copy(parts.colours, folder / COLOURS)
+    for name in (DIGESTS, VECTORS, VIEWS, VIEW_ROWS, STRANGERS):
+        if (parts.index / name).exists():
+            shutil.copy(parts.index / name, folder)
 
 
 def _write_items(catalogue: Catalogue, seen: pd.DataFrame | None, folder: Path) -> None:
@@ -155,12 +172,14 @@ def _write_items(catalogue: Catalogue, seen: pd.DataFrame | None, folder: Path) 
     pq.write_table(pa.table(columns), folder / "items.parquet")
 
 
-def _write_thumbnails(catalogue: Catalogue, folder: Path) -> None:
+def _write_thumbnails(catalogue: Catalogue, folder: Path, previous: Previous | None) -> None:
+    digests = catalogue.digests_by_row() if previous is not None else {}
     lengths = np.zeros(len(catalogue.items), np.int64)
     with (folder / "thumbnails.bin").open("wb") as file:
         rows = catalogue.pictured()
         for row in track(rows, "thumbnails", total=len(rows)):
-            jpeg = preprocessing.thumbnail(catalogue.picture(row))
+            known = None if previous is None else previous.thumbnail(digests[int(row)][0])
+            jpeg = preprocessing.thumbnail(catalogue.picture(row)) if known is None else known
             lengths[row] = len(jpeg)
             file.write(jpeg)
     np.save(folder / "thumbnails.npy", np.concatenate([[0], np.cumsum(lengths)]))
@@ -175,7 +194,8 @@ def _compare(parts: Parts, manifest: Manifest, precision: str, recommender: Reco
         Query(image=parts.catalogue.picture(row), user_id=users[at % len(users)], k=GOLDEN_K)
         for at, row in enumerate(track(chosen, f"comparing {precision} with float32"))
     ]
-    overlap = chain_overlaps(recommender, other, queries)
+    own, compared = (for_catalogue(each, parts.catalogue) for each in (recommender, other))
+    overlap = chain_overlaps(own, compared, queries)
     figures = {"overlap_median": float(np.median(overlap)), "overlap_mean": float(overlap.mean())}
     assert manifest.encoder is not None
     manifest.encoder["precisions"][precision]["whole_chain"] = figures

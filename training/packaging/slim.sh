@@ -12,7 +12,9 @@ rm -rf pyarrow/libarrow{_flight,_python_flight}* pyarrow/libarrow_python.so{,.*.
 # what prepares models, which training does; and the library that other languages would load
 rm -rf onnxruntime/{transformers,quantization,tools,datasets} onnxruntime/capi/libonnxruntime.so.*
 # what only the HTTP side of Triton's client needs
-rm -rf gevent gevent-* geventhttpclient* greenlet* zope*
+rm -rf gevent gevent-* geventhttpclient* greenlet* zope* brotli* _brotli*
+# databases that are no store, and what new migrations are written with
+rm -rf sqlalchemy/{testing,dialects/mssql,dialects/mysql,dialects/oracle} alembic/{testing,templates} mako/testing
 # tests, sources, headers, hints
 find . -type d '(' -name tests -o -name test ')' -prune -exec rm -rf '{}' +
 find . -type f -regextype egrep -regex '.*[.](c|cc|cpp|h|hpp|pyx|pxd|pxi|pyi|a)' -delete
@@ -27,6 +29,7 @@ for name in """
     tritonclient.grpc faiss onnxruntime openvino cv2 numpy pyarrow.compute pyarrow.parquet pydantic_settings orjson
     prometheus_client PIL.JpegImagePlugin PIL.PngImagePlugin PIL.WebPImagePlugin PIL.GifImagePlugin
     opentelemetry.exporter.otlp.proto.http.trace_exporter
+    alembic.command sqlalchemy.dialects.postgresql.psycopg sqlalchemy.dialects.sqlite.pysqlite
 """.split():
     try:
         importlib.import_module(name)

@@ -16,30 +16,35 @@ from training.evaluation.report import write_report
 from training.options import Options
 from training.packaging import package, release_numbers
 from training.packaging.manifest import describe
+from training.previous.release import Previous
 from training.ranker.term_weights import UNLEARNED
 from training.stage_cache import Product
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What the release is made from. split: None without interactions; fingerprint: of the catalogue."""
+    """What the release is made from. split: None without interactions; fingerprint: of the catalogue; previous: what
+    it goes on from; kept: what the manifest says of that."""
 
     catalogue: Catalogue
     options: Options
     split: Split | None
     fingerprint: str
+    previous: Previous | None = None
+    kept: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Products:
     """Of the stages before; None for one that the catalogue has no data for. precisions: the encoder in fewer bits;
-    curve: of the encoder's training."""
+    curve: of the encoder's training; colours: file of the pictures' colours."""
 
     encoder: Product | None
     index: Product | None
     ranker: Product | None
     precisions: dict[str, Product]
     curve: list[dict[str, float]] | None
+    colours: Path | None = None
 
 
 class Registry(Protocol):
@@ -87,6 +92,7 @@ def _parts(source: Source, products: Products, unlearned: Path) -> package.Parts
         index=index.facts if index else None,
         ranker=ranker.facts if ranker else None,
         precisions={name: made.facts for name, made in products.precisions.items()},
+        kept=source.kept,
     )
     return package.Parts(
         catalogue=source.catalogue,
@@ -98,6 +104,8 @@ def _parts(source: Source, products: Products, unlearned: Path) -> package.Parts
         ranker=ranker.folder if ranker else None,
         blend=ranker.folder / "blend.json" if ranker else unlearned,
         manifest=manifest,
+        colours=products.colours,
+        previous=source.previous,
     )
 
 

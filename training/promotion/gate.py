@@ -17,6 +17,7 @@ from service.recommender.release import MANIFEST, Release
 from training.data.catalogue import Catalogue
 from training.evaluation.held_out_questions import draw_questions, last_cutoff
 from training.evaluation.pages import write_page
+from training.evaluation.users_by_key import for_catalogue
 from training.progress import say
 from training.promotion.gate_checks import (
     Check,
@@ -134,6 +135,7 @@ def run(
         prove(recommenders[1])
     for recommender in recommenders:
         prove_precisions(recommender)
+    recommenders = [for_catalogue(recommender, catalogue) for recommender in recommenders]
     folders = [recommender.release.path for recommender in recommenders]
     questions = draw_questions(catalogue, last_cutoff(recommenders), vectors=of_looks(recommenders[0], catalogue))
     marks = [questions.ask(recommender) for recommender in recommenders]

@@ -27,6 +27,7 @@ from training.evaluation.held_out_questions import (
     Measures,
     rows_in,
 )
+from training.evaluation.users_by_key import for_catalogue
 from training.measures import LEVEL, interval
 
 COMPARED, PROBED = 100, 200  # queries
@@ -116,6 +117,7 @@ def of_pictures(
     queries = questions.queries(COMPARED)
     for precision in list(recommender.release.encoders)[1:]:
         other = Recommender(recommender.release, precision=precision, user_key=recommender.users.key)
+        other = for_catalogue(other, questions.catalogue)
         median = float(np.median(chain_overlaps(recommender, other, queries)))
         yield Check(
             f"{precision} overlap@10 with float32",

@@ -9,6 +9,7 @@ from service.recommender.pipeline import Recommender
 from service.recommender.release import Release
 from service.signing import read_trusted
 from training.data.catalogue_reader import read
+from training.picture_digests import remembered_in
 from training.progress import say
 from training.promotion import alias_moves, gate
 from training.promotion.alias_moves import Move
@@ -140,7 +141,8 @@ def run_gate(registry: Registry, number: int, options: GateOptions, *, again: bo
         raise VitrineError(
             f"there is no fresh gate result of release {number}: say what to ask it with --catalogue FOLDER"
         )
-    report = gate.run(candidate, production, read(options.catalogue), limits, user_key=options.user_key)
+    catalogue = read(options.catalogue, remembered=remembered_in(options.releases))
+    report = gate.run(candidate, production, catalogue, limits, user_key=options.user_key)
     files = report.save(folder)
     try:
         registry.add_pages(number, files, "gate")  # where MLflow's own pages show them

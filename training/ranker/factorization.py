@@ -23,6 +23,8 @@ from training.progress import track
 from training.ranker.factorization_gpu import solve_on_gpu
 
 STEPS, LAST_STEPS = 3, 20
+SETTLED = 1e-3  # of the objective
+AT_ONCE = 65_536  # observations whose errors are computed together
 CHUNKS = 64  # of rows with about equally many observations, for the threads to share
 
 
@@ -49,22 +51,33 @@ def factorize(
     seed: int = 0,
     quiet: bool = False,
     after_sweep: Callable[[np.ndarray, np.ndarray], None] | None = None,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Factors:
     """matrix: users x items float32, confidences, negative where the pair was dismissed; features: a row each.
 
     Rows without observations are their prior, zero without features. after_sweep: shown the factors of users and items
-    as they stand."""
+    as they stand. start: factors of users and items to go on from, NaN in new rows: the sweeps end once one improves
+    the objective by less than a share of SETTLED."""
     rng = np.random.default_rng(seed)
     turned = matrix.T.tocsr()
     users = _Side(matrix, objective, user_features, prior_ridge, others=_touched(turned))
     items = _Side(turned, objective, item_features, prior_ridge, others=_touched(matrix))
-    items.factors = _start(items, factors, rng)
-    users.factors = np.zeros((matrix.shape[0], factors), np.float32)
+    if start is None:
+        items.factors = _start(items, factors, rng)
+        users.factors = np.zeros((matrix.shape[0], factors), np.float32)
+    else:
+        for side, given in zip((users, items), start, strict=True):
+            side.go_on(given)
+    loss = np.inf
     for _ in range(sweeps) if quiet else track(range(sweeps), "factorizing interactions"):
         users.solve(items.factors, STEPS)
         items.solve(users.factors, STEPS)
         if after_sweep is not None:
             after_sweep(users.factors, items.factors)
+        if start is not None:
+            before, loss = loss, _loss(users, items)
+            if before - loss < SETTLED * loss:
+                break
     users.solve(items.factors, LAST_STEPS)  # so that the stored user factors are the fold-in of their own histories
     return Factors(users.factors, items.factors, users.prior_weights, items.prior_weights)
 
@@ -79,6 +92,20 @@ def _start(side: "_Side", factors: int, rng: np.random.Generator) -> np.ndarray:
     drawn *= np.float32(0.1)
     drawn[side.observations == 0] = 0
     return drawn
+
+
+def _loss(users: "_Side", items: "_Side") -> float:
+    """The objective without the last term, which the priors' own solution keeps small."""
+    matrix = users.matrix
+    row = np.repeat(np.arange(matrix.shape[0]), users.observations)
+    observed = 0.0
+    for start in range(0, matrix.nnz, AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        scores = np.einsum("nk,nk->n", users.factors[row[part]], items.factors[matrix.indices[part]])
+        words = matrix.data[part]
+        observed += float((np.abs(words) * ((words > 0) - scores) ** 2).sum())
+    products = (users.factors.T @ users.factors) * (items.factors.T @ items.factors)
+    return observed + float(users.unobserved * products.sum()) + users.regularisation() + items.regularisation()
 
 
 class _Side:
@@ -112,6 +139,22 @@ class _Side:
         work = np.cumsum(self.observations + 64)
         self.bounds = np.searchsorted(work, np.linspace(0, work[-1], CHUNKS + 1)).astype(np.int64)
         self.bounds[0], self.bounds[-1] = 0, len(self.observations)
+
+    def go_on(self, given: np.ndarray) -> None:
+        """Begin with these factors, (rows, factors) float32; rows of NaN with their prior, or zero."""
+        new = np.isnan(given[:, 0])
+        self.factors = np.ascontiguousarray(np.where(new[:, None], 0, given), np.float32)
+        if self.features is not None:
+            self.prior_weights = scipy.linalg.cho_solve(self.solver, self.weighted.T @ self.factors).astype(np.float32)
+            new |= self.observations == 0
+            self.factors[new] = self.features[new] @ self.prior_weights
+        else:
+            self.factors[self.observations == 0] = 0
+
+    def regularisation(self) -> float:
+        """Its part of the objective."""
+        squares = ((self.factors - self._prior()) ** 2).sum(axis=1)
+        return float(self.ridge @ squares)
 
     def solve(self, fixed: np.ndarray, steps: int) -> None:
         """Improve all factors of this side, the other's held; then the prior, for the next time.

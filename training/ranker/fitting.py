@@ -1,6 +1,6 @@
 """The ranker of a release: interactions -> confidences, factors with their priors, histories, trends."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,9 @@ from training.data.side_information import SideInformation
 from training.data.times import DAY
 from training.ranker import item_neighbours
 from training.ranker.factorization import Factors, factorize
+
+# keys of users -> factors of users and items to go on from, NaN where they are new; None: from anew
+Start = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray] | None]
 
 TREND_HALF_LIFE = 10.0  # days
 TREND_SMOOTHING = 20.0  # touches that an item is credited with, so that rare ones have no trend by chance
@@ -44,11 +47,12 @@ class RankerParameters:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A trained ranker, its arrays by file name, and the user ids of its rows."""
+    """A trained ranker, its arrays by file name, the user ids of its rows, and what the log says when it ends."""
 
     ranker: Ranker
     arrays: dict[str, np.ndarray]
     users: list[str]
+    end: "Moment"
 
 
 def confidence_matrix(
@@ -98,10 +102,21 @@ def history_of(
 @dataclass(frozen=True, slots=True)
 class Moment:
     """What the log says of the items at one time. popularity: (items,), how many users touched each before it;
-    trend: (items,) float32, the logarithm of how much more an item is touched of late than over the whole log."""
+    trend: (items,) float32, the logarithm of how much more an item is touched of late than over the whole log.
+
+    It is log((late x touches / sum of late + smoothing) / (ever + smoothing)); late: (items,) float64, the touches of
+    each, weighed by their age at the time `at`, in seconds; ever: (items,) float64, all of them."""
 
     popularity: np.ndarray
     trend: np.ndarray
+    late: np.ndarray
+    ever: np.ndarray
+    at: float
+
+    def continued(self) -> dict[str, float]:
+        """What goes on with the trend beside `late` and `ever`: half_life in days, `at` in seconds."""
+        touches = int(self.ever.sum())
+        return {"half_life": TREND_HALF_LIFE, "smoothing": TREND_SMOOTHING, "at": self.at, "touches": touches}
 
 
 def moments(interactions: pd.DataFrame, *, items: int, times: np.ndarray) -> Iterator[Moment]:
@@ -126,13 +141,14 @@ def moments(interactions: pd.DataFrame, *, items: int, times: np.ndarray) -> Ite
         start, clock = end, float(time)
         scaled = late * (end / max(late.sum(), 1e-9))
         found = np.log((scaled + TREND_SMOOTHING) / (ever + TREND_SMOOTHING)).astype(np.float32)
-        yield Moment(popularity.copy(), found)
+        yield Moment(popularity.copy(), found, late.copy(), ever.copy(), clock)
 
 
 def at_end(interactions: pd.DataFrame, *, items: int) -> Moment:
     """What the whole log says of the items."""
     if interactions.empty:
-        return Moment(np.zeros(items, np.int64), np.zeros(items, np.float32))
+        none = np.zeros(items)
+        return Moment(none.astype(np.int64), none.astype(np.float32), none, none, 0.0)
     last = interactions["timestamp"].to_numpy()[-1:]
     return next(moments(interactions, items=items, times=last + 1))
 
@@ -142,14 +158,16 @@ def train(
     *,
     items: int,
     parameters: RankerParameters,
-    user_key: str,
+    user_key: str | None,
     sides: SideInformation | None = None,
     quiet: bool = False,
     beside: bool = True,
+    start: Start | None = None,
 ) -> Trained:
     """Factorize interactions (in the order of time), with the features of both sides as priors.
 
-    beside: whether to look for the neighbours of items as well, which only the terms of the final sum need."""
+    beside: whether to look for the neighbours of items as well, which only the terms of the final sum need;
+    user_key: of the hashes of user ids; None: they are keys already; start: where to go on from."""
     sides = sides or SideInformation()
     matrix, users = confidence_matrix(interactions, items=items, parameters=parameters, users=list(sides.profiles))
     profiles = _profiles(sides, users)
@@ -163,21 +181,23 @@ def train(
         user_features=profiles,
         seed=parameters.seed,
         quiet=quiet,
+        start=None if start is None else start(_keys(users, user_key)),
     )
     indptr, history, confidence, times = history_of(interactions, matrix, users)
     touched = matrix.getnnz(axis=0) > 0
+    end = at_end(interactions, items=items)
     arrays = {
         "item_factors": made.items, "user_factors": made.users, "gramian": made.items[touched].T @ made.items[touched],
         "history_indptr": indptr, "history_items": history, "history_confidence": confidence, "history_times": times,
-        "trend": at_end(interactions, items=items).trend, **_priors(made, profiles),
+        "trend": end.trend, "trend_late": end.late, "trend_ever": end.ever, **_priors(made, profiles),
     }  # fmt: skip
     found = None
     if beside:
         sparse = item_neighbours.item_to_item(matrix)
         arrays |= item_neighbours.arrays("item_to_item", sparse)
         found = Neighbours(sparse.indptr, sparse.indices, sparse.data)
-    keys = {hash_user(user, user_key): row for row, user in enumerate(users)}
-    return Trained(_ranker(arrays, keys, parameters.objective, int(touched.sum()), found), arrays, users)
+    keys = {key: row for row, key in enumerate(_keys(users, user_key))}
+    return Trained(_ranker(arrays, keys, parameters.objective, int(touched.sum()), found), arrays, users, end)
 
 
 def _ranker(
@@ -223,10 +243,13 @@ def _priors(made: Factors, profiles: np.ndarray | None) -> dict[str, np.ndarray]
     return priors
 
 
-def save(folder: Path, trained: Trained, user_key: str) -> None:
+def _keys(users: list[str], user_key: str | None) -> list[str]:
+    return users if user_key is None else [hash_user(user, user_key) for user in users]
+
+
+def save(folder: Path, trained: Trained, user_key: str | None) -> None:
     """Write ranker/ of a release, all but the blend."""
     for name, array in trained.arrays.items():
         np.save(folder / f"{name}.npy", array)
-    keys = [hash_user(user, user_key) for user in trained.users]
-    pq.write_table(pa.table({"user": keys}), folder / "users.parquet")
+    pq.write_table(pa.table({"user": _keys(trained.users, user_key)}), folder / "users.parquet")
     trained.ranker.save_objective(folder)

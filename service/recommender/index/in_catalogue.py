@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from service.recommender.changes.growing import Growing
+
 NEAREST, CROWD = 10, 50
 SIGNS = ("nearest", "tenth", "all_ten", "one_category", "nearest_for_the_place", "all_ten_for_the_place", "fiftieth")
 
@@ -33,21 +35,30 @@ def signs(rows: np.ndarray, cosines: np.ndarray, kinds: np.ndarray | None, densi
 
 @dataclass(frozen=True, slots=True)
 class InCatalogue:
-    """weights: (SIGNS,); at: the least sum of weighed signs that is familiar; density: (items,) float32, the mean
+    """weights: (SIGNS,); at: the least sum of weighed signs that is familiar; densities: (items,) float32, the mean
     cosine of each item with the ten nearest to it."""
 
     weights: np.ndarray
     at: float
-    density: np.ndarray
+    densities: Growing
 
     @classmethod
     def open(cls, path: Path, facts: Mapping[str, Any]) -> "InCatalogue":
         """Open density.npy of a release. facts: what its manifest says of `in_catalogue`."""
         weights = np.array([facts["weights"].get(name, 0.0) for name in SIGNS], np.float64)
-        return cls(weights, float(facts["at"]), np.load(path, allow_pickle=False))
+        return cls(weights, float(facts["at"]), Growing(np.load(path, allow_pickle=False)))
+
+    def extend_to(self, items: int) -> None:
+        """So many items there are; around those that came it is as usual, until that was measured."""
+        if items > len(self.densities):
+            self.densities.extend_to(items, float(np.nanmean(self.densities.array)))
+
+    def put(self, row: int, cosines: np.ndarray) -> None:
+        """What lies around an item that came, or got another picture. cosines: of the NEAREST to it, without itself."""
+        self.densities.array[row] = cosines.mean() if len(cosines) else 0
 
     def known(self, rows: np.ndarray, cosines: np.ndarray, kinds: np.ndarray | None) -> bool:
         """Whether a photo with these neighbours shows something of the catalogue's kind.
 
         rows, cosines: (n,), nearest first; kinds: (items,) or None."""
-        return len(rows) > 0 and bool(signs(rows, cosines, kinds, self.density) @ self.weights >= self.at)
+        return len(rows) > 0 and bool(signs(rows, cosines, kinds, self.densities.array) @ self.weights >= self.at)

@@ -8,7 +8,7 @@ alike.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ import cv2
 import faiss
 import numpy as np
 
+from service.recommender.changes.growing import Growing
 from service.recommender.index.vector_index import one_thread
 
 CANDIDATES = 3  # pictures that a photo is held against, those with the most votes
 VOTING = 64  # landmarks of each picture that can be voted for
 VOTERS = 100  # landmarks of a photo that vote
 BALLOTS = 2  # votes of each, for those described most alike
+LOOKED_AT = 4 * BALLOTS  # ... once some pictures are not there any more, which may be among those most alike
 FEWEST_VOTES = 1.8  # which 98 of 100 photos of an item give it, and 4 of 10 of something else give any
 FAR = 64  # bits by which descriptions differ, from which they are not alike
 EXACT_BELOW = 20_000  # descriptions that are all looked at
@@ -117,6 +119,10 @@ class Gallery:
         """packed: (pictures, FEATURES, PACKED) uint8; descriptions: of `sorted_descriptions`."""
         self._packed = packed
         self._descriptions = descriptions
+        self._new = Growing(np.empty((0, FEATURES, PACKED), np.uint8))  # pictures that came since
+        self._new_descriptions: faiss.IndexBinary | None = None
+        self._there = Growing(np.ones(len(packed), bool))
+        self._gone = 0  # pictures that are not there any more
 
     @classmethod
     def open(cls, packed: Path, descriptions: Path) -> "Gallery":
@@ -128,24 +134,78 @@ class Gallery:
         return cls(marks, faiss.read_index_binary(str(descriptions)))
 
     def __len__(self) -> int:
-        return len(self._packed)
+        return len(self._packed) + len(self._new)
 
     def picture(self, position: int) -> Landmarks:
         """Of the picture at this position of the index."""
-        return Landmarks.unpacked(self._packed[position])
+        return Landmarks.unpacked(self.packed(position))
+
+    def packed(self, position: int) -> np.ndarray:
+        """The same as it is kept: (FEATURES, PACKED) uint8."""
+        sealed = len(self._packed)
+        found: np.ndarray = self._packed[position] if position < sealed else self._new.array[position - sealed]
+        return found
+
+    def add(self, packed: np.ndarray) -> int:
+        """One more picture, (FEATURES, PACKED) uint8; returns its position."""
+        position = len(self)
+        self._new.append(packed[None])
+        self._there.append(np.ones(1, bool))
+        if self._new_descriptions is None:
+            self._new_descriptions = _empty_like(self._descriptions)
+        voting = packed[:VOTING]
+        descriptions = np.ascontiguousarray(voting[voting[:, 0] > 0][:, 4:])
+        if len(descriptions):
+            with one_thread():
+                self._new_descriptions.add_with_ids(descriptions, np.full(len(descriptions), position))
+        return position
+
+    def show(self, position: int, there: bool) -> None:
+        """Whether a picture may be found."""
+        self._gone += int(self._there.array[position]) - int(there)
+        self._there.array[position] = there
 
     def likely(self, photo: Landmarks, *, k: int = CANDIDATES) -> list[int]:
         """The positions of the pictures that most of a photo's landmarks vote for, most votes first."""
-        if not len(photo.points) or not self._descriptions.ntotal:
+        if not len(photo.points):
             return []
-        with one_thread():  # a millisecond's work is not worth waking others
-            distances, positions = self._descriptions.search(photo.descriptions[:VOTERS], BALLOTS)
+        looked_at = LOOKED_AT if self._gone else BALLOTS
+        indexes = (self._descriptions, self._new_descriptions)
+        parts = [_most_alike(photo, each, looked_at) for each in indexes if each is not None]
+        distances, positions = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+        if self._gone:
+            distances = np.where(self._there.array[positions], distances, 8 * DESCRIPTION)
+        if distances.shape[1] > BALLOTS:  # of all parts, and of what is there, those described most alike
+            order = np.argsort(distances, axis=1, kind="stable")[:, :BALLOTS]
+            distances, positions = np.take_along_axis(distances, order, 1), np.take_along_axis(positions, order, 1)
         alike = (positions >= 0) & (distances < FAR)
         found, voted = np.unique(positions[alike], return_inverse=True)
         votes = np.bincount(voted, 1 - distances[alike] / FAR)
         order = np.argsort(-votes, kind="stable")[:k]
         best: list[int] = found[order[votes[order] >= FEWEST_VOTES]].tolist()
         return best
+
+
+def _most_alike(photo: Landmarks, descriptions: faiss.IndexBinary, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each landmark that votes the distances and owners of those described most alike: (n, k) each."""
+    with one_thread():  # a millisecond's work is not worth waking others
+        distances, positions = descriptions.search(photo.descriptions[:VOTERS], k)
+    return np.where(positions < 0, 8 * DESCRIPTION, distances), positions
+
+
+def _empty_like(descriptions: faiss.IndexBinary) -> faiss.IndexBinary:
+    """An index without descriptions that sorts them into the same lists, if there are any."""
+    bits = 8 * DESCRIPTION
+    sorting = faiss.downcast_IndexBinary(descriptions)
+    if not isinstance(sorting, faiss.IndexBinaryIVF):
+        return faiss.IndexBinaryIDMap2(_kept(faiss.IndexBinaryFlat(bits)))
+    middles = faiss.downcast_IndexBinary(sorting.quantizer)
+    codes = faiss.vector_to_array(middles.xb).reshape(-1, DESCRIPTION)
+    quantizer = faiss.IndexBinaryFlat(bits)
+    quantizer.add(codes)
+    index = faiss.IndexBinaryIVF(_kept(quantizer), bits, sorting.nlist)
+    index.nprobe, index.is_trained = sorting.nprobe, True
+    return index
 
 
 def sorted_descriptions(packed: np.ndarray) -> faiss.IndexBinary:
@@ -205,7 +265,9 @@ class Recogniser:
 
     def __init__(self, rows: np.ndarray, gallery: Gallery, certainty: Certainty) -> None:
         """rows: (pictures,) the item of each picture of the gallery."""
-        self._rows, self._gallery, self._certainty = rows, gallery, certainty
+        self._rows, self._gallery, self._certainty = Growing(rows), gallery, certainty
+        self._sealed = len(rows)
+        self._places: dict[int, list[int]] = {}  # of items whose pictures were changed: all that they ever got
 
     @classmethod
     def open(cls, packed: Path, descriptions: Path, rows: np.ndarray, facts: Mapping[str, Any]) -> "Recogniser":
@@ -216,6 +278,31 @@ class Recogniser:
             raise ValueError(f"{packed.name} has {len(gallery)} pictures, the index {len(rows)}")
         return cls(rows, gallery, Certainty(**{name: float(facts[name]) for name in Certainty.__slots__}))
 
+    def put(self, row: int, packed: Sequence[np.ndarray]) -> None:
+        """Give an item these pictures, each (FEATURES, PACKED) uint8, in place of those that it has; none: it has no
+        picture any more."""
+        own = [*self._of_release(row), *self._places.get(row, ())]
+        for position in own:
+            self._gallery.show(position, False)
+        for each in packed:
+            # a feed sends the same pictures again and again
+            position = next((at for at in own if np.array_equal(self._gallery.packed(at), each)), -1)
+            if position < 0:
+                position = self._gallery.add(each)
+                self._rows.append(np.array([row]))
+                self._places.setdefault(row, []).append(position)
+            self._gallery.show(position, True)
+
+    def restore(self, row: int) -> None:
+        """Give an item of the release its own pictures back."""
+        self.put(row, ())
+        for position in self._of_release(row):
+            self._gallery.show(position, True)
+
+    def _of_release(self, row: int) -> list[int]:
+        first, last = np.searchsorted(self._rows.array[: self._sealed], [row, row + 1])
+        return list(range(int(first), int(last)))
+
     def match(self, pixels: np.ndarray) -> Match | None:
         """The item that a photo shows, or None. pixels: (side, side, 3) uint8, as the encoder sees it."""
         for look in (find, mirrored):
@@ -224,5 +311,5 @@ class Recogniser:
             # of the same number that with most votes
             corners, position = max(agreed, key=lambda each: each[0], default=(0, 0))
             if corners and (confidence := self._certainty.of(corners)) >= self._certainty.at:
-                return Match(int(self._rows[position]), confidence)
+                return Match(int(self._rows.array[position]), confidence)
         return None

@@ -8,7 +8,9 @@ import faiss
 import numpy as np
 
 from service.recommender.agreement import overlaps
-from service.recommender.index.grouped_rows import places
+from service.recommender.changes.growing import Growing
+from service.recommender.index.grouped_rows import each_once, places
+from service.recommender.index.live_pictures import LivePictures
 
 EXACT_BELOW = 20_000
 # Twice the links cost a third more memory, and efConstruction 200 two fifths more time: on 100,000 items either gave
@@ -39,14 +41,31 @@ class Index:
         counts = np.bincount(rows, minlength=items)
         self._position = np.where(counts > 0, np.cumsum(counts) - counts, -1).astype(np.int32)
         self._counts = counts
-        self.most = int(counts.max(initial=1))  # pictures of one item
-        self.pictured = counts > 0
+        self._most = int(counts.max(initial=1))  # pictures of one item
+        self._pictured = Growing(counts > 0)
         self._gaps = not self.pictured.all()
+        self._live: LivePictures | None = None  # of items that came since, or have other pictures
+        self._valid: np.ndarray | None = None  # (sealed items,) bool, once one has other pictures
 
     @property
     def shape(self) -> tuple[int, int]:
         """Of the vectors: (items, dim)."""
-        return len(self._position), self.sealed_dim
+        return len(self._pictured), self.sealed_dim
+
+    @property
+    def pictured(self) -> np.ndarray:
+        """(items,) bool: which have a picture."""
+        return self._pictured.array
+
+    @property
+    def most(self) -> int:
+        """Pictures of one item at most."""
+        return self._most if self._live is None else max(self._most, self._live.most)
+
+    @property
+    def live(self) -> int:
+        """How many pictures came since the release."""
+        return 0 if self._live is None else len(self._live)
 
     @property
     def sealed_size(self) -> int:
@@ -78,16 +97,53 @@ class Index:
 
         Nearest first, each item by the nearest of its pictures; equal cosines in row order. Padded with -1 and NaN
         only where fewer than k items pass."""
+        if self._live is None:
+            return self._search_sealed(queries, k, allowed)
+        of_sealed = None if allowed is None else allowed[: len(self._position)]
+        if self._valid is not None:
+            of_sealed = self._valid if of_sealed is None else of_sealed & self._valid
+        parts = [self._search_sealed(queries, k, of_sealed), self._live.search(queries, k=k, allowed=allowed)]
+        rows, cosines = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+        order = np.lexsort((rows, -np.where(rows < 0, -np.inf, cosines)))[:, :k]
+        return np.take_along_axis(rows, order, 1), np.take_along_axis(cosines, order, 1)
+
+    def put(self, row: int, vectors: np.ndarray) -> None:
+        """Give an item these pictures in place of those that it has; a new item's row is the next one, or later.
+
+        vectors: (n, dim) float32, unit length; none: it has no picture any more."""
+        if self._live is None:
+            self._live = LivePictures(self.sealed_dim, len(self._position))
+        self._pictured.extend_to(row + 1, False)
+        if row < len(self._position) and self._counts[row]:
+            self._valid = np.ones(len(self._position), bool) if self._valid is None else self._valid
+            self._valid[row] = False
+        self._live.put(row, vectors)
+        self._pictured.array[row] = len(vectors) > 0
+        self._gaps = True  # which costs next to nothing
+
+    def is_replaced(self, row: int) -> bool:
+        """Whether an item of the release has other pictures than there, or none any more."""
+        return self._valid is not None and row < len(self._valid) and not self._valid[row]
+
+    def restore(self, row: int) -> None:
+        """Give an item of the release its own pictures back."""
+        if self._live is not None:
+            self._live.put(row, np.empty((0, self.sealed_dim), np.float32))
+        if self._valid is not None:
+            self._valid[row] = True
+        self._pictured.array[row] = bool(self._counts[row])
+
+    def _search_sealed(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         passing = None
         if allowed is not None:
-            passing = allowed if self.most == 1 and len(self) == len(allowed) else allowed[self.rows]
-        wanted, most = (k if self.most == 1 else 2 * k + self.most), max(k, len(self))
+            passing = allowed if self._most == 1 and len(self) == len(allowed) else allowed[self.rows]
+        wanted, most = (k if self._most == 1 else 2 * k + self._most), max(k, len(self))
         while True:
             positions, cosines = self.search_pictures(queries, k=wanted, passing=passing)
             rows = np.where(positions < 0, -1, self.rows[positions])
-            if self.most == 1:
+            if self._most == 1:
                 return rows, cosines
-            rows, cosines = _each_once(rows, cosines)
+            rows, cosines = each_once(rows, cosines)
             # what more of the pictures are of items that are there already, or there are no more
             if wanted >= most or (rows[:, k - 1] >= 0).all():
                 return rows[:, :k], cosines[:, :k]
@@ -113,11 +169,16 @@ class Index:
             alone: np.ndarray = queries @ self.vectors_or_zero(rows).T
             return alone
         there = self.pictured[rows]
+        if self._live is not None:
+            changed = self._live.holds(rows)
+            there = there & ~changed
         counts = self._counts[rows[there]]
         of_pictures = queries @ self.at(places(self._position[rows[there]], counts)).T
         found = np.zeros((len(queries), len(rows)), np.float32)
         if there.any():
             found[:, there] = np.maximum.reduceat(of_pictures, np.cumsum(counts) - counts, axis=1)
+        if self._live is not None and changed.any():
+            found[:, changed] = self._live.cosines(queries, rows[changed])
         return found
 
     def at(self, positions: np.ndarray) -> np.ndarray:
@@ -143,7 +204,12 @@ class Index:
         return self._filled(rows, 0)
 
     def _filled(self, rows: np.ndarray, value: float) -> np.ndarray:
-        found = self.at(self._position[rows])
+        if self._live is None:
+            found = self.at(self._position[rows])
+        else:
+            found = self.at(self._position[np.minimum(rows, len(self._position) - 1)])
+            changed = self._live.holds(rows)
+            found[changed] = self._live.first(rows[changed])
         if self._gaps:
             found[~self.pictured[rows]] = value
         return found
@@ -172,16 +238,6 @@ class Index:
         parameters = None if selector is None else faiss.SearchParameters(sel=selector)
         cosines, positions = self._storage.search(queries, k, params=parameters)
         return cosines, positions
-
-
-def _each_once(rows: np.ndarray, cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n, k) each, nearest first, an item for each of its pictures -> the same with the first of each, then -1, NaN."""
-    found, near = np.full(rows.shape, -1, rows.dtype), np.full(cosines.shape, np.nan, np.float32)
-    for at, line in enumerate(rows):
-        first = np.sort(np.unique(line, return_index=True)[1])
-        first = first[line[first] >= 0]
-        found[at, : len(first)], near[at, : len(first)] = line[first], cosines[at, first]
-    return found, near
 
 
 def build(vectors: np.ndarray, *, exact_below: int = EXACT_BELOW) -> faiss.Index:

@@ -37,7 +37,7 @@ def _likeness(sources: Sources, rows: np.ndarray, past: np.ndarray) -> np.ndarra
         likeness = sources.index.vectors_or_zero(rows) @ sources.index.vectors_or_zero(past).T
     else:
         assert sources.ranker is not None
-        factors, lengths = sources.ranker.item_factors, sources.ranker.inverse_lengths
+        factors_of, lengths = sources.ranker.factors_of, sources.ranker.inverse_lengths
         # the length of a row's own factor changes neither the order of its reasons nor their sign
-        likeness = (factors.take(rows, axis=0) @ factors.take(past, axis=0).T) * lengths[past]
+        likeness = (factors_of(rows) @ factors_of(past).T) * lengths[past]
     return likeness

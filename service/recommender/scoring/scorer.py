@@ -121,5 +121,6 @@ class Scorer:
             return np.nan_to_num(self._release.index.vectors(rows))
         if self._release.ranker is None:
             return np.zeros((len(rows), 1), np.float32)
-        unit: np.ndarray = self._release.ranker.item_factors[rows] * self._release.ranker.inverse_lengths[rows, None]
+        ranker = self._release.ranker
+        unit: np.ndarray = ranker.factors_of(rows) * ranker.inverse_lengths[rows, None]
         return unit

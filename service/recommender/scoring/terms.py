@@ -37,7 +37,7 @@ ALONE = 16  # queries up to which each is computed by itself, as many as the ser
 _NOTHING = np.empty(0, np.int64)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sources:
     """What the terms are computed from. index and ranker are None where the catalogue has no pictures or no
     interactions; popularity: (items,), from 0 to 1; log_price: (items,), NaN where unknown, or None;
@@ -103,7 +103,7 @@ def _values_together(
     known = [(at, user) for at, user in enumerate(users) if user is not None]
     if sources.ranker is not None and known:
         ranker = sources.ranker
-        factors = ranker.item_factors[table] if "factor" in needed or "recent" in needed else _NOTHING
+        factors = ranker.factors_of(table) if "factor" in needed or "recent" in needed else _NOTHING
         if "factor" in needed:
             products["factor"] = _products([(at, user.factor) for at, user in known], factors)
         if "recent" in needed:
@@ -165,7 +165,8 @@ def _of_items(sources: Sources, rows: np.ndarray, user: User | None, needed: Col
             values["trend"] = sources.ranker.trend[rows]
         if user is not None and sources.ranker.item_to_item is not None and "item_to_item" in needed:
             own = user.history[-RECENT:]
-            values["item_to_item"] = sources.ranker.item_to_item.total(own, np.ones(len(own)))[rows].astype(np.float32)
+            total = sources.ranker.item_to_item.total(own, np.ones(len(own)), sources.ranker.items)
+            values["item_to_item"] = total[rows].astype(np.float32)
     if sources.log_price is not None and user is not None and "price_fit" in needed:
         own = sources.log_price[user.history]
         own = own[~np.isnan(own)]
@@ -242,7 +243,7 @@ def _last_factors(ranker: Ranker, rows: np.ndarray) -> np.ndarray:
     """The fading mean of the unit factors of the last items: (factors,)."""
     fading = FADED[LAST - len(rows) :]
     weights = fading * (ranker.inverse_lengths[rows] / max(float(fading.sum()), 1e-9))
-    mean: np.ndarray = weights @ ranker.item_factors.take(rows, axis=0)
+    mean: np.ndarray = weights @ ranker.factors_of(rows)
     return mean
 
 

@@ -1,6 +1,5 @@
 """What stands around the pixels of a file: read as far as it says how to see them, and else never in the way."""
 
-import io
 import random
 import struct
 import subprocess
@@ -13,26 +12,12 @@ import cv2
 import numpy as np
 import pillow_heif
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
 
 from service.encoder import decoding, picture_file, preprocessing
 from service.errors import TooLarge, UnreadablePicture, UnsupportedMedia
 from tests import hostile
-
-RED, GREEN = (200, 30, 40), (20, 160, 60)
-
-
-def halves(size: tuple[int, int] = (320, 320)) -> Image.Image:
-    """Red above, green below."""
-    image = Image.new("RGB", size, RED)
-    image.paste(GREEN, (0, size[1] // 2, size[0], size[1]))
-    return image
-
-
-def assert_red_above_green(data: bytes, tolerance: int = 10) -> None:
-    pixels = preprocessing.decode(data)
-    np.testing.assert_allclose(pixels[:80].mean(axis=(0, 1)), RED, atol=tolerance)
-    np.testing.assert_allclose(pixels[-80:].mean(axis=(0, 1)), GREEN, atol=tolerance)
+from tests.service.encoder.pictures import PROFILES, RED, assert_red_above_green, halves, heic, with_chunk
 
 
 def exif(entries: bytes, count: int, *, order: str = "<") -> bytes:
@@ -44,12 +29,6 @@ def exif(entries: bytes, count: int, *, order: str = "<") -> bytes:
 def with_segment(jpeg: bytes, marker: int, body: bytes) -> bytes:
     """A JPEG with one more segment."""
     return jpeg[:2] + bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
-
-
-def with_chunk(png: bytes, kind: bytes, body: bytes, *, crc: int | None = None) -> bytes:
-    """A PNG with one more chunk after its header."""
-    check = zlib.crc32(kind + body) if crc is None else crc
-    return png[:33] + struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check) + png[33:]
 
 
 def test_whatever_exif_holds_beside_the_orientation_a_photo_is_read() -> None:
@@ -136,111 +115,6 @@ def test_a_jpeg_of_a_thousand_scans_is_refused() -> None:
     scans = jpeg[jpeg.index(b"\xff\xda") : -2]
     with pytest.raises(UnreadablePicture, match="scans"):
         preprocessing.decode(jpeg[:-2] + scans * 200 + jpeg[-2:])
-
-
-def rgb_profile(red: tuple, green: tuple, blue: tuple, gamma: float) -> bytes:
-    """An ICC profile (version 2) of these primaries, XYZ adapted to D50, and this gamma."""
-
-    def xyz(values: tuple) -> bytes:
-        return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(v * 65536)) for v in values)
-
-    curve = b"curv\0\0\0\0" + struct.pack(">IHH", 1, round(gamma * 256), 0)
-    text = b"made for a test\0"
-    parts = {
-        b"desc": b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + b"\0" * 78, b"cprt": b"text\0\0\0\0" + text,
-        b"wtpt": xyz((0.9642, 1.0, 0.8249)), b"rXYZ": xyz(red), b"gXYZ": xyz(green), b"bXYZ": xyz(blue),
-        b"rTRC": curve, b"gTRC": curve, b"bTRC": curve,
-    }  # fmt: skip
-    table, body, at = struct.pack(">I", len(parts)), b"", 128 + 4 + 12 * len(parts)
-    for tag, content in parts.items():
-        padded = content + b"\0" * (-len(content) % 4)
-        table += struct.pack(">4sII", tag, at + len(body), len(content))
-        body += padded
-    header = struct.pack(">I4sI4s4s4s", at + len(body), b"\0\0\0\0", 0x02100000, b"mntr", b"RGB ", b"XYZ ")
-    header += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + b"\0" * 28
-    header += struct.pack(">iii", 63190, 65536, 54061)
-    return header.ljust(128, b"\0") + table + body
-
-
-# primaries adapted to D50 (Bradford); curves as plain powers
-PROFILES = {
-    "Display P3": rgb_profile((0.5151, 0.2412, -0.0011), (0.2919, 0.6922, 0.0419), (0.1572, 0.0666, 0.7841), 2.2),
-    "Adobe RGB": rgb_profile((0.6097, 0.3111, 0.0195), (0.2053, 0.6257, 0.0609), (0.1492, 0.0632, 0.7446), 2.2),
-    "ProPhoto": rgb_profile((0.7977, 0.2880, 0.0), (0.1352, 0.7119, 0.0), (0.0313, 0.0001, 0.8249), 1.8),
-}
-
-
-@pytest.mark.parametrize("name", PROFILES)
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
-def test_a_colour_profile_is_converted_to_srgb(name: str, format: str) -> None:
-    """A picture stored in the colours of a profile comes out as the sRGB picture that it was made from."""
-    profile = ImageCms.ImageCmsProfile(io.BytesIO(PROFILES[name]))
-    soft = Image.new("RGB", (320, 320), (190, 90, 80))
-    soft.paste((80, 140, 90), (0, 160, 320, 320))
-    stored = ImageCms.profileToProfile(soft, ImageCms.createProfile("sRGB"), profile)
-    assert stored is not None
-    stored.info.clear()  # Pillow would write the profile that it remembers
-    options = {"lossless": True} if format == "WEBP" else {"quality": 95}
-    data = hostile.encode(stored, format, icc_profile=PROFILES[name], **options)
-    untagged = preprocessing.decode(hostile.encode(stored, format, **options)).astype(int)
-    plain = preprocessing.decode(hostile.encode(soft, "PNG")).astype(int)
-    pixels = preprocessing.decode(data).astype(int)
-    inner = (slice(20, 100), slice(None))
-    assert np.abs(pixels[inner] - plain[inner]).max() <= 4
-    assert np.abs(untagged[inner] - plain[inner]).max() > 8  # so the profile mattered
-    thumbnail = np.asarray(Image.open(io.BytesIO(preprocessing.thumbnail(data))).convert("RGB"), int)
-    assert np.abs(thumbnail[20:100] - np.array((190, 90, 80))).max() <= 6
-
-
-@pytest.mark.parametrize("profile", [b"x", b"\0" * 200, PROFILES["Adobe RGB"][:150], PROFILES["ProPhoto"][:-100]])
-def test_a_damaged_profile_is_passed_over(profile: bytes) -> None:
-    """The picture is read as if it had none."""
-    assert_red_above_green(hostile.encode(halves(), "JPEG", icc_profile=profile, quality=95), tolerance=40)
-
-
-def test_a_profile_of_other_channels_is_passed_over() -> None:
-    """A grey picture with a profile of RGB is grey."""
-    grey = hostile.encode(Image.new("L", (300, 300), 77), "PNG", icc_profile=PROFILES["Adobe RGB"])
-    assert preprocessing.decode(grey).mean() == pytest.approx(77, abs=1)
-
-
-def test_a_release_made_before_profiles_were_read_sees_as_it_did() -> None:
-    """Its manifest names no colour: the stored numbers are taken as they are."""
-    data = hostile.encode(Image.new("RGB", (300, 300), RED), "PNG", icc_profile=PROFILES["ProPhoto"])
-    before = preprocessing.Preprocessing.from_json({"shorter_side": 256, "crop": 224, "resample": "area, bilinear"})
-    np.testing.assert_array_equal(preprocessing.decode(data, preprocessing=before)[0, 0], RED)
-    assert np.abs(preprocessing.decode(data)[0, 0].astype(int) - RED).max() > 8
-
-
-def test_sixteen_bit_greys_with_transparency_are_laid_over_white() -> None:
-    """As an entry of its own, and as a channel."""
-    grey = np.full((300, 300), 20_000, np.uint16)
-    grey[150:] = 40_000
-    png = hostile.encode(Image.fromarray(grey), "PNG")
-    pixels = preprocessing.decode(with_chunk(png, b"tRNS", struct.pack(">H", 20_000)))
-    assert pixels[:80].min() == 255
-    assert pixels[-80:].mean() == pytest.approx(40_000 / 257, abs=1)
-    both = np.dstack([grey] * 3 + [np.where(grey == 20_000, 0, 65_535).astype(np.uint16)])
-    pixels = preprocessing.decode(cv2.imencode(".png", both)[1].tobytes())
-    assert pixels[:80].min() == 255
-    assert pixels[-80:].mean() == pytest.approx(40_000 / 257, abs=1)
-
-
-def test_sixteen_bit_colours_with_a_transparent_one_are_laid_over_white() -> None:
-    """The transparent colour has sixteen bits as well."""
-    colour = np.zeros((300, 300, 3), np.uint16)
-    colour[:150] = (40 * 257, 30 * 257, 200 * 257)  # OpenCV writes blue first
-    png = cv2.imencode(".png", colour)[1].tobytes()
-    pixels = preprocessing.decode(with_chunk(png, b"tRNS", struct.pack(">HHH", 200 * 257, 30 * 257, 40 * 257)))
-    assert pixels[:80].min() == 255
-    assert pixels[-80:].max() == 0
-
-
-def heic(image: Image.Image, **options: object) -> bytes:
-    """As a phone writes it."""
-    out = io.BytesIO()
-    pillow_heif.from_pillow(image).save(out, quality=90, **options)
-    return out.getvalue()
 
 
 def test_what_phones_send_is_read() -> None:

@@ -9,15 +9,7 @@ from PIL import Image
 from service.encoder import preprocessing
 from service.errors import BadQuery, TooLarge, UnreadablePicture, UnsupportedMedia
 from tests import hostile
-
-RED, GREEN = (200, 30, 40), (20, 160, 60)
-
-
-def halves(size: tuple[int, int] = (300, 300)) -> Image.Image:
-    """Red above, green below."""
-    image = Image.new("RGB", size, RED)
-    image.paste(GREEN, (0, size[1] // 2, size[0], size[1]))
-    return image
+from tests.service.encoder.pictures import GREEN, RED, halves
 
 
 def corners(pixels: np.ndarray) -> tuple[list[int], list[int]]:

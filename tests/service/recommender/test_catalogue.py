@@ -91,7 +91,7 @@ def test_what_an_item_does_not_say_is_none(items: Items) -> None:
 
 def test_popular_items_come_first_and_ties_in_row_order(items: Items) -> None:
     """The order of popularity is the same in every process."""
-    assert items.by_popularity.tolist() == [1, 0, 3, 2]
+    assert items.most_popular(4).tolist() == [1, 0, 3, 2]
 
 
 def test_each_item_has_the_number_of_its_first_category() -> None:

@@ -23,7 +23,7 @@ from service.recommender.release import Release
 from service.serving.canary import is_drawn
 from service.serving.candidate import Plan
 from service.serving.guardrails import Bounds
-from tests.processes import HOME, Service, serve, wait_until
+from tests.processes import HOME, Service, serve, shadow_report, wait_until
 from tests.quick import options
 from tests.shop import Shop
 from training.pipeline import train
@@ -184,23 +184,10 @@ def test_a_shadow_is_compared_on_every_query_and_answers_none(
 
 
 def report(service: Service, out: Path, thresholds: str) -> subprocess.CompletedProcess[str]:
-    """`vitrine shadow-report` of it."""
+    """`vitrine shadow-report` of it, under these thresholds."""
     limits = out.with_suffix(".toml")
     limits.write_text(thresholds)
-    command = [
-        sys.executable,
-        "-m",
-        "training",
-        "shadow-report",
-        str(service.http.base_url),
-        "--out",
-        str(out),
-        "--metrics-port",
-        str(service.metrics),
-    ]
-    return subprocess.run(
-        [*command, "--thresholds", str(limits)], cwd=HOME, capture_output=True, text=True, check=False
-    )
+    return shadow_report(service, out, limits)
 
 
 @pytest.mark.slow

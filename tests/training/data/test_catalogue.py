@@ -4,28 +4,13 @@ import unicodedata
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from service.errors import CatalogueError
 from tests.hostile import encode, gradient
-from training.data.catalogue import Catalogue
+from tests.training.data.folders import ITEMS, NOW, folder_of
 from training.data.catalogue_reader import inspect, read
 from training.data.pictures import examine
-
-NOW = 1_700_000_000
-
-
-def folder_of(tmp_path: Path, **files: str | bytes) -> Path:
-    """A catalogue folder; file names have __ for the dot."""
-    (tmp_path / "images").mkdir()
-    for name, text in files.items():
-        content = text if isinstance(text, bytes) else text.encode()
-        (tmp_path / name.replace("__", ".")).write_bytes(content)
-    return tmp_path
-
-
-ITEMS = "item_id,image,title,category\n1,,One,a\n2,,Two,b\n"
 
 
 def reasons(folder: Path) -> dict[tuple[str, str], int]:
@@ -47,16 +32,6 @@ def test_columns_get_the_kind_that_their_cells_say(tmp_path: Path) -> None:
     assert catalogue.items["tags"].tolist() == [["a", "b"], ["c"], []]
     assert catalogue.items["category"].tolist() == ["10", "20", None]
     assert np.isnan(catalogue.items["price"][1])
-
-
-def test_parquet_says_the_same_as_csv(tmp_path: Path) -> None:
-    """Both formats give one catalogue; lists in Parquet are tags."""
-    folder = folder_of(tmp_path)
-    table = pd.DataFrame({"item_id": [7, 8], "category": ["a", None], "tags": [["x", "y"], []], "price": [1.0, None]})
-    table.to_parquet(folder / "items.parquet")
-    catalogue = read(folder)
-    assert catalogue.items["item_id"].tolist() == ["7", "8"]
-    assert catalogue.kinds == {"category": "category", "tags": "tags", "price": "number"}
 
 
 def test_unusable_items_are_counted_by_reason(tmp_path: Path) -> None:
@@ -98,13 +73,6 @@ def test_unusable_interactions_are_counted_by_reason(tmp_path: Path) -> None:
     interactions = read(folder, now=NOW).interactions
     assert interactions is not None
     assert interactions["item"].tolist() == [0, 1]
-
-
-def test_rows_of_the_wrong_length_are_counted(tmp_path: Path) -> None:
-    """A broken line of a CSV is one unusable row, not the end."""
-    log = f"user_id,item_id,event,timestamp\nu,1,view,{NOW}\nu,1,view\nu,2,view,{NOW}\n"
-    folder = folder_of(tmp_path, items__csv=ITEMS, interactions__csv=log)
-    assert reasons(folder) == {("interactions", "4 cells expected, 3 found"): 1}
 
 
 def test_training_stops_past_the_share_of_unusable_rows(tmp_path: Path) -> None:
@@ -199,80 +167,12 @@ def test_a_column_called_price_that_is_none_is_said(tmp_path: Path, prices: list
     assert "is no number" in why(folder_of(tmp_path, items__csv=f"item_id,price\n{rows}"))["price"]
 
 
-@pytest.mark.parametrize(
-    ("header", "message"),
-    [("item_id,colour,colour", "'colour' more than once .columns 2 and 3."), ("id,title,x", "no column item_id")],
-)
-def test_a_header_that_cannot_be_meant_is_refused(tmp_path: Path, header: str, message: str) -> None:
-    """It names the column."""
-    with pytest.raises(CatalogueError, match=message):
-        read(folder_of(tmp_path, items__csv=f"{header}\n1,a,b\n"))
-
-
 def test_a_column_may_have_any_name(tmp_path: Path) -> None:
     """Also those that tables of ours have had."""
     text = "item_id,row,item,index,score,event\n1,shelf,a,1,2,x\n2,floor,b,2,3,y\n"
     items = read(folder_of(tmp_path, items__csv=text)).items
     assert items["row"].tolist() == ["shelf", "floor"]
     assert items["item"].tolist() == ["a", "b"]
-
-
-@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16", "utf-16-le"])
-def test_other_separators_and_encodings_are_read_and_said(tmp_path: Path, delimiter: str, encoding: str) -> None:
-    """As spreadsheets of other countries write them."""
-    text = "item_id,title,price\n1,Größe,3.5\n2,Café,4\n".replace(",", delimiter)
-    catalogue = read(folder_of(tmp_path, items__csv=text.encode(encoding)))
-    assert catalogue.items["title"].tolist() == ["Größe", "Café"]
-    assert catalogue.kinds["price"] == "number"
-    assert any("separated by" in note for note in catalogue.notes)
-    assert any("is read as" in note for note in catalogue.notes) is (not encoding.startswith("utf-8"))
-
-
-def test_a_separator_at_the_end_of_every_row_is_passed_over(tmp_path: Path) -> None:
-    """Where the header has none; nothing is in the cell."""
-    catalogue = read(folder_of(tmp_path, items__csv="item_id,title\n1,a,\n2,b,\n"))
-    assert catalogue.items["title"].tolist() == ["a", "b"]
-    assert "separator" in catalogue.notes[0]
-
-
-def test_rows_keep_their_numbers_behind_a_broken_one(tmp_path: Path) -> None:
-    """A person finds the row by its number."""
-    catalogue = inspect(folder_of(tmp_path, items__csv="item_id,image\n1,\n2,,,\n3,gone.jpg\n"))
-    assert {(u.row, u.reason[:15]) for u in catalogue.unusable} == {(2, "2 cells expecte"), (3, "picture not fou")}
-
-
-@pytest.mark.parametrize("closing", ['4,"d",t\n', "4,d,t\n"])
-def test_a_quote_that_is_not_closed_is_found(tmp_path: Path, closing: str) -> None:
-    """It takes in the rows up to the next quote, or to the end: each is named, none vanishes."""
-    text = f'item_id,title,colour\n1,a,r\n2,"b,s\n3,c,t\n{closing}5,e,u\n'
-    found = inspect(folder_of(tmp_path, items__csv=text))
-    named = sorted(u.row for u in found.unusable)
-    assert named[:3] == [2, 3, 4]
-    assert len(named) + len(found.items) == found.rows["items"] == 5
-    assert all("quote" in u.reason for u in found.unusable)
-
-
-def test_a_cell_of_several_lines_is_a_cell(tmp_path: Path) -> None:
-    """A description may have lines, and commas."""
-    text = 'item_id,title,colour\n1,"warm, soft\nand red",r\n2,b,s\n'
-    assert read(folder_of(tmp_path, items__csv=text)).items["title"].tolist() == ["warm, soft\nand red", "b"]
-
-
-def test_parquet_as_pandas_writes_it_is_read(tmp_path: Path) -> None:
-    """Ids in the index, ids that became floats, whole numbers with gaps, beyond 2^53 too."""
-    folder = folder_of(tmp_path)
-    items = pd.DataFrame({"title": ["a", "b", "c"], "seller": pd.array([2**60 + 1, None, 7], dtype="Int64")})
-    items.index = pd.Index([100, 101, 102], name="item_id")
-    items.to_parquet(folder / "items.parquet")
-    log = pd.DataFrame({"user_id": ["u"] * 3, "item_id": [100.0, np.nan, 102.0], "event": "view", "timestamp": NOW})
-    log.to_parquet(folder / "interactions.parquet")
-    catalogue = read(folder, now=NOW)
-    assert catalogue.items["item_id"].tolist() == ["100", "101", "102"]
-    assert catalogue.items["seller"].tolist() == [str(2**60 + 1), None, "7"]
-    assert catalogue.interactions is not None
-    assert catalogue.interactions["item"].tolist() == [0, 2]
-    assert [u.reason for u in catalogue.unusable] == ["missing item_id"]
 
 
 def pictures(tmp_path: Path, cell: str, *names: str) -> tuple[tuple[str, ...], list[str]]:
@@ -319,61 +219,3 @@ def test_links_to_elsewhere_are_followed_but_cells_do_not_lead_out(tmp_path: Pat
     assert catalogue.pictured().tolist() == [0]
     outside = "picture outside the catalogue folder"
     assert [u.reason for u in catalogue.unusable] == [outside, outside, "picture is a URL, which is not fetched"]
-
-
-def log_of(tmp_path: Path, rows: str) -> Catalogue:
-    return inspect(folder_of(tmp_path, items__csv=ITEMS, interactions__csv=rows), now=NOW)
-
-
-@pytest.mark.parametrize(
-    ("name", "event"),
-    [("Purchase", "purchase"), ("transaction", "purchase"), ("add_to_cart", "cart"), ("Product Added", "cart"),
-     ("addtocart", "cart"), ("view_item", "view"), ("Product Viewed", "view"), ("select-item", "view"),
-     ("Order Completed", "purchase"), ("checkout_completed", "purchase"), ("CLICK", "view"), ("AddToWishlist", "like"),
-     ("ViewContent", "view"), ("refund", "dismiss")],
-)  # fmt: skip
-def test_common_names_of_events_are_known(tmp_path: Path, name: str, event: str) -> None:
-    """Case and separators do not matter."""
-    found = log_of(tmp_path, f"user_id,item_id,event,timestamp\nu,1,{name},{NOW}\n").interactions
-    assert found is not None
-    assert found["event"].tolist() == [event]
-
-
-def test_what_an_event_means_is_never_guessed(tmp_path: Path) -> None:
-    """Unknown names are unusable rows; names that say nothing of liking are left out and said."""
-    rows = "".join(f"u,1,{name},{NOW}\n" for name in ("view", "frobnicate", "frobnicate", "session_start", ""))
-    catalogue = log_of(tmp_path, "user_id,item_id,event,timestamp\n" + rows)
-    assert catalogue.interactions is not None
-    assert catalogue.interactions["event"].tolist() == ["view"]
-    assert catalogue.unusable_by_reason() == {
-        ("interactions", "unknown event 'frobnicate'"): 2, ("interactions", "neither event nor value"): 1,
-    }  # fmt: skip
-    assert any("session_start (1)" in note for note in catalogue.notes)
-
-
-def test_values_give_weights(tmp_path: Path) -> None:
-    """More is more; zero and below is a dismissal."""
-    rows = "".join(f"u{at},1,{value},{NOW}\n" for at, value in enumerate((1, 10, 100, 0, -3)))
-    found = log_of(tmp_path, "user_id,item_id,value,timestamp\n" + rows).interactions
-    assert found is not None
-    assert found["event"].tolist() == ["", "", "", "dismiss", "dismiss"]
-    np.testing.assert_allclose(found["weight"][:3], [0.5, 1.0, 1.5])
-
-
-def test_ratings_are_recognised_and_said(tmp_path: Path) -> None:
-    """Stars count by their place on the scale; as an event `rating` the value is what counts."""
-    values = [1, 2, 3, 4, 5, 4, 5, 5, 3, 4]
-    rows = "".join(f"u{at},1,rating,{value},{NOW}\n" for at, value in enumerate(values))
-    catalogue = log_of(tmp_path, "user_id,item_id,event,value,timestamp\n" + rows)
-    assert catalogue.interactions is not None
-    np.testing.assert_allclose(catalogue.interactions["weight"][:5], [0.5, 0.8125, 1.125, 1.4375, 1.75])
-    assert any("ratings from 1 to 5" in note for note in catalogue.notes)
-
-
-def test_a_return_is_a_dismissal_and_a_view_of_no_value_a_view(tmp_path: Path) -> None:
-    """Beside an event only values below zero take it back."""
-    rows = f"u,1,purchase,-1,{NOW}\nv,1,view,0,{NOW}\nw,1,view,,{NOW}\n"
-    found = log_of(tmp_path, "user_id,item_id,event,value,timestamp\n" + rows).interactions
-    assert found is not None
-    assert found["event"].tolist() == ["dismiss", "view", "view"]
-    assert found["weight"].tolist() == [1, 1, 1]

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from training.data.features import Features
+from service.recommender.features import Features
+from training.data.features import learn
 
 TABLE = {
     "category": ["dress", "dress", "hat", "hat", None],
@@ -20,7 +21,7 @@ KINDS = {"category": "category", "tags": "tags", "price": "number", "sale": "boo
 
 @pytest.fixture
 def features() -> Features:
-    return Features.learn(TABLE, KINDS)
+    return learn(TABLE, KINDS)
 
 
 def block(features: Features, column: str, values: list) -> np.ndarray:
@@ -52,7 +53,7 @@ def test_numbers_are_scaled_and_outliers_bounded(features: Features) -> None:
 def test_few_whole_numbers_are_codes() -> None:
     """An occupation from 0 to 2 names a group; the age of everyone is a quantity."""
     table = {"occupation": [0.0, 1.0, 2.0] * 20, "age": [float(n) for n in range(60)]}
-    learnt = Features.learn(table, {"occupation": "number", "age": "number"})
+    learnt = learn(table, {"occupation": "number", "age": "number"})
     assert learnt.names() == ["occupation=0", "occupation=1", "occupation=2", "age"]
     assert learnt.encode({"occupation": [2.0]}, 1)[0].tolist() == [0, 0, 1, 0]
 
@@ -79,10 +80,10 @@ def test_columns_that_tell_nothing_are_left_out() -> None:
     """One value for all, one row a value, a constant number, no text."""
     table = {"all": ["a"] * 4, "each": list("abcd"), "same": [1.0] * 4, "none": [None] * 4}
     kinds = {"all": "category", "each": "category", "same": "number", "none": "text"}
-    assert Features.learn(table, kinds).columns == ()
+    assert learn(table, kinds).columns == ()
 
 
 def test_a_value_of_few_can_be_left_unnamed() -> None:
     """So that a vocabulary of profiles names nobody."""
     table = {"city": ["Lyon"] * 5 + ["Oslo"] * 2}
-    assert Features.learn(table, {"city": "category"}, min_count=5).names() == ["city=Lyon"]
+    assert learn(table, {"city": "category"}, min_count=5).names() == ["city=Lyon"]

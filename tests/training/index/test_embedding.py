@@ -8,7 +8,8 @@ import pytest
 
 from service.recommender.index.recognition import FEATURES, PACKED
 from service.recommender.index.vector_index import Index, build
-from training.index.embedding import Embedded, Views, build_index, probes, tune_search
+from training.index.catalogue_vectors import Embedded
+from training.index.embedding import Views, build_index, probes, tune_search
 
 
 def clustered(n: int, seed: int) -> np.ndarray:
@@ -60,8 +61,9 @@ def test_what_the_manifest_says_of_the_index(vectors: np.ndarray, tmp_path: Path
     few = vectors[:3000]
     rows, pixels = np.arange(3000), np.zeros((50, 32, 32, 3), np.uint8)
     facts = build_index(
-        Embedded(rows, few, np.zeros((3000, FEATURES, PACKED), np.uint8)), Views(rows[:50], few[:50], pixels),
-        few[50:60], tmp_path, kinds=np.zeros(3000, np.int32), exact_below=exact_below, recall=0.95,
+        Embedded(rows, few, np.zeros((3000, FEATURES, PACKED), np.uint8), np.zeros((3000, 32), np.uint8)),
+        Views(rows[:50], few[:50], pixels), few[50:60], tmp_path, kinds=np.zeros(3000, np.int32),
+        exact_below=exact_below, recall=0.95,
     )  # fmt: skip
     assert facts["recall_at_10"] >= 0.95
     assert facts["size"] == faiss.read_index(str(tmp_path / "index.faiss")).ntotal == 3000

@@ -4,33 +4,21 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-from service.errors import PromotionRefused, ReleaseMismatch
-from service.recommender.catalogue import Items
+from service.errors import PromotionRefused
 from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender
-from service.recommender.recommendation import Recommendation
-from service.recommender.release import Manifest, Release, encoder_file, golden_file
+from service.recommender.release import Manifest, Release
 from service.recommender.user_keys import DEFAULT_USER_KEY
 from tests.shop import Shop
+from tests.training.promotion.gated import opened, resealed
 from training.data.catalogue_reader import read
-from training.evaluation.diff import Figure, compare
-from training.evaluation.held_out_questions import HeldOutQuestions, Measures
-from training.measures import median_interval
 from training.packaging import package
-from training.promotion import gate, gate_checks
+from training.promotion import gate
 from training.promotion.gate import Report
 from training.promotion.gate_checks import Check
-from training.promotion.policy import GateOptions, open_proven
-
-
-def opened(folder: Path) -> Recommender:
-    """A release, proven, as the gate is given it."""
-    return open_proven(folder, GateOptions(folder.parent, user_key=DEFAULT_USER_KEY))
 
 
 def run(shop: Shop, release: int, production: int | None, **changes: dict[str, float]) -> Report:
@@ -105,11 +93,6 @@ def test_every_bound_can_refuse(trained_shop: Shop) -> None:
     assert {name for name, check in checks.items() if check.passed is not False} == unbound
 
 
-def resealed(release: Path) -> None:
-    """A manifest that lists it as it is now."""
-    package.seal(release, Manifest.read(release))
-
-
 def test_a_release_without_its_golden_answers_is_refused(shop: Shop) -> None:
     """Other items come back than were recorded, under valid digests: no check is made, and so none can pass."""
     cases = shop.releases / "2" / "golden" / "cases.json"
@@ -120,85 +103,6 @@ def test_a_release_without_its_golden_answers_is_refused(shop: Shop) -> None:
     resealed(shop.releases / "2")
     with pytest.raises(PromotionRefused, match=r"golden case .*: 0\.00 of the recorded items came back"):
         run(shop, 2, 1)
-
-
-def with_int8(release: Path, folder: Path) -> Path:
-    """A copy whose int8 network is its own network: it answers alike."""
-    made = Path(shutil.copytree(release, folder / release.name))
-    shutil.copy(made / "encoder.onnx", made / encoder_file("int8"))
-    shutil.copy(made / "golden" / golden_file("fp32"), made / "golden" / golden_file("int8"))
-    manifest = Manifest.read(made)
-    assert manifest.encoder is not None
-    manifest.encoder["precisions"] = {"int8": {}}
-    package.seal(made, manifest)
-    return made
-
-
-def test_golden_answers_are_asked_for_in_every_precision(release_folder: Path, tmp_path: Path) -> None:
-    """One whose int8 network gives other vectors than were recorded is refused, whatever float32 gives."""
-    release = with_int8(release_folder, tmp_path)
-    gate.prove_precisions(opened(release))
-    vectors = np.load(release / "golden" / golden_file("int8"))
-    np.save(release / "golden" / golden_file("int8"), -vectors)
-    resealed(release)
-    with pytest.raises(ReleaseMismatch, match=r"golden picture \d+: cosine -1\.0"):
-        gate.prove_precisions(opened(release))
-
-
-def test_new_items_and_new_users_have_a_bound_of_their_own() -> None:
-    """Half of production's measure is refused under 0.85, and passes under 0.4."""
-    kinds = [f"{kind}.{measure}" for kind in ("cold_items", "cold_users") for measure in ("ndcg_at_10", "recall_at_20")]
-    values = np.linspace(0.4, 0.6, 50)
-    mine, theirs = (Measures(dict.fromkeys(kinds, share * values), [], 0.0) for share in (0.5, 1.0))
-    exam = HeldOutQuestions(catalogue=None, held={}, photos=np.empty(0, int))  # type: ignore[arg-type]
-    for share, passed in ((0.85, False), (0.4, True)):
-        asked = gate.read_thresholds(None)["ranking"] | {"least_share_cold": share}
-        assert {
-            check.name: check.passed for check in gate_checks.of_ranking(mine, theirs, exam, asked)
-        } == dict.fromkeys(kinds, passed)
-
-
-def test_every_bound_of_pictures_can_refuse(release_folder: Path, boutique_folder: Path, tmp_path: Path) -> None:
-    """Of items of other kinds than production shows, of a bound on the index, and of one on each precision."""
-    recommender = Recommender(Release.open(with_int8(release_folder, tmp_path)))
-    exam = HeldOutQuestions(read(boutique_folder), {}, np.arange(12))
-    mine, theirs = (Measures({"photos.precision_at_10": np.full(144, kind)}, [], 0.0) for kind in (0.5, 0.9))
-    names = ["photos.precision_at_10", "index recall@10", "int8 overlap@10 with float32"]
-    asked = gate.read_thresholds(None)["pictures"]
-    alike = gate_checks.of_pictures(recommender, theirs, theirs, exam, asked)
-    assert {check.name: check.passed for check in alike} == dict.fromkeys(names, True)
-    impossible = asked | {"least_index_recall": 1.1, "least_precision_overlap": 1.1}
-    worse = gate_checks.of_pictures(recommender, mine, theirs, exam, impossible)
-    assert {check.name: check.passed for check in worse} == dict.fromkeys(names, False)
-
-
-def test_a_release_must_answer_what_production_answers(
-    release_folder: Path, trained_shop: Shop, boutique_folder: Path
-) -> None:
-    """Photos, users, every attribute of an item, in replies that are as documented."""
-    exam = HeldOutQuestions(read(boutique_folder), {}, np.empty(0, int))
-    release = Release.open(release_folder)
-    whole, blind = Recommender(release), Recommender(Release.open(trained_shop.releases / "2"))
-    without = {name: kind for name, kind in release.items.kinds.items() if name != "price"}
-    priceless = Recommender(replace(release, items=Items.open(release_folder / "items.parquet", without)))
-
-    class Untrue(Recommender):
-        """One whose replies say their tier by a number."""
-
-        def recommend(self, *asked: Any, **more: Any) -> list[Recommendation]:
-            """As others do, but for that."""
-            return [replace(answer, tier=7) for answer in super().recommend(*asked, **more)]
-
-    answers, schema = "answers what production answers", "schema of replies"
-    for mine, passed, notes in (
-        (whole, {answers: True, schema: True}, ""),
-        (blind, {answers: False, schema: True}, "no answer to photos"),
-        (priceless, {answers: True, schema: False}, "without price"),
-        (Untrue(release), {answers: True, schema: False}, "1 validation error for RecommendationOut"),
-    ):
-        checks = list(gate_checks.of_answers([mine, whole], exam))
-        assert {check.name: check.passed for check in checks} == passed
-        assert "".join(check.note for check in checks) == notes
 
 
 def test_a_user_must_add_something_to_the_photo(release_folder: Path, boutique_folder: Path, tmp_path: Path) -> None:
@@ -230,16 +134,6 @@ def test_of_pictures_it_asks_for_kind_index_and_precision(release_folder: Path, 
     assert failed["index recall@10"].passed is False
 
 
-def test_a_small_fall_that_chance_explains_does_not_refuse() -> None:
-    """Over few users a mean may fall without meaning anything; the same fall over many does."""
-    rng = np.random.default_rng(0)
-    for users, passed in ((20, True), (20_000, False)):
-        theirs = rng.random(users)
-        own = theirs - 0.1 + rng.normal(0, 0.5, users)
-        marks = [Measures({"m": values}, [], 0.0) for values in (own, theirs)]
-        assert gate_checks._not_worse("m", marks[0], marks[1], 0.95).passed is passed
-
-
 def test_a_tampered_release_does_not_get_that_far(shop: Shop) -> None:
     """Its digests say so before anything is asked."""
     (shop.releases / "2" / "items.parquet").write_bytes(b"other items")
@@ -265,66 +159,6 @@ def test_a_result_is_fresh_for_these_releases_and_thresholds_and_a_day(shop: Sho
     assert Report.read(tmp_path / "none.json") is None
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("[ranking]\nleast_shar = 0.9", "no threshold ranking.least_shar; there are ranking.least_share"),
-        ("least_share = 0.9", "no threshold least_share"),
-        ("[ranking]\nleast_share = true", "must be a number"),
-        ("[ranking]\nleast_share = -1", "must be a number from 0"),
-        ("[ranking", "cannot be read"),
-    ],
-)
-def test_thresholds_that_mean_nothing_are_refused(tmp_path: Path, text: str, says: str) -> None:
-    """A misspelt bound would never hold anybody back."""
-    path = tmp_path / "gates.toml"
-    path.write_text(text)
-    with pytest.raises(PromotionRefused, match=says):
-        gate.read_thresholds(path)
-    with pytest.raises(PromotionRefused, match="cannot be read"):
-        gate.read_thresholds(tmp_path / "none.toml")
-
-
-def test_thresholds_of_a_file_stand_beside_the_defaults(tmp_path: Path) -> None:
-    """What it leaves out stays as it is."""
-    path = tmp_path / "gates.toml"
-    path.write_text("[ranking]\nleast_share = 0.5\n")
-    defaults = gate.read_thresholds(None)
-    assert gate.read_thresholds(path) == defaults | {"ranking": defaults["ranking"] | {"least_share": 0.5}}
-
-
-def test_diff_shows_the_same_queries_answered_by_both(shop: Shop, tmp_path: Path) -> None:
-    """Sorted by how much changed; a release and itself differ in nothing."""
-    page = tmp_path / "diff.html"
-    found = compare(shop.releases / "1", shop.releases / "2", page, user_key=DEFAULT_USER_KEY)
-    assert 0 < found.overlap < 1
-    assert {"data.fingerprint", "rows.interactions"} <= {change.name for change in found.changes}
-    assert "Release 1 and release 2" in page.read_text()
-    assert found.figures == []
-    assert not [change.name for change in found.changes if change.name.startswith("metrics")]
-    shutil.copytree(shop.releases / "1", tmp_path / "1")
-    same = compare(shop.releases / "1", tmp_path / "1", page, user_key=DEFAULT_USER_KEY)
-    assert same.changes == []
-    assert same.overlap == 1
-
-
-def test_diff_asks_both_releases_what_was_held_out_of_both(trained_shop: Shop, tmp_path: Path) -> None:
-    """As the gate does: the one of shuffled labels is far behind, the one of more data is not."""
-    today = read(trained_shop.catalogue)
-
-    def difference(first: int, second: int) -> Figure:
-        folders = [trained_shop.releases / str(number) for number in (first, second)]
-        found = compare(*folders, tmp_path / "diff.html", user_key=DEFAULT_USER_KEY, catalogue=today)
-        figures = {figure.name: figure for figure in found.figures}
-        assert "questions" in (tmp_path / "diff.html").read_text()
-        return figures["warm.ndcg_at_10"]
-
-    better, spoilt, same = difference(1, 2), difference(2, 3), difference(2, 2)
-    assert better.second == spoilt.first  # the same questions, whatever else was compared
-    assert spoilt.interval[1] < 0 < better.second
-    assert (same.difference, same.interval) == (0, [0, 0])
-
-
 def test_noise_alone_refuses_nobody_and_a_slower_release_is_refused(trained_shop: Shop) -> None:
     """Pairs of answers are judged, until their interval lies on one side of the bound."""
     equal = named(run(trained_shop, 2, 2, cost={"most_latency": 1.15}))["latency, median ms"]
@@ -332,12 +166,3 @@ def test_noise_alone_refuses_nobody_and_a_slower_release_is_refused(trained_shop
     assert "pairs" in equal.note
     slower = named(run(trained_shop, 2, 1, cost={"most_latency": 0.2}))["latency, median ms"]
     assert slower.passed is False
-
-
-def test_the_interval_of_a_median_holds_it() -> None:
-    """In 95 of 100 samples, within some; it narrows with more of them."""
-    rng = np.random.default_rng(0)
-    held = [low <= 1 <= high for low, high in (median_interval(rng.exponential(1 / np.log(2), 60)) for _ in range(400))]
-    assert 0.92 <= np.mean(held) <= 0.99
-    few, many = (np.ptp(median_interval(rng.normal(size=n))) for n in (60, 6000))
-    assert many < few / 5

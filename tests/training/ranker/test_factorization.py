@@ -134,3 +134,37 @@ def test_one_pair_is_enough() -> None:
         replace(OBJECTIVE, regularisation=0.001), factors=4, sweeps=12, quiet=True,
     )  # fmt: skip
     assert made.users[0] @ made.items[0] == pytest.approx(0.9, abs=0.1)
+
+
+def test_factors_that_go_on_settle_in_fewer_sweeps_where_they_would_have_ended() -> None:
+    """A log that has grown a little: as good as from anew, for new rows too, and the same each time."""
+    rng = np.random.default_rng(0)
+    tastes, kinds = rng.integers(4, size=300), rng.integers(4, size=200)
+    liked = rng.random((300, 200)) < np.where(tastes[:, None] == kinds[None], 0.3, 0.01)
+    before = scipy.sparse.csr_matrix(liked[:-10, :-5].astype(np.float32))
+    today = scipy.sparse.csr_matrix(liked.astype(np.float32))
+    first, anew = run(before), run(today)
+    start = tuple(
+        np.concatenate([known, np.full((more, 8), np.nan, np.float32)])
+        for known, more in ((first.users, 10), (first.items, 5))
+    )
+    sweeps: list[int] = []
+    again = run(today, start=start, after_sweep=lambda users, items: sweeps.append(1))
+    assert len(sweeps) < 12
+    np.testing.assert_array_equal(again.items, run(today, start=start).items)
+
+    def error(made: Factors) -> float:
+        return float(((liked - made.users @ made.items.T) ** 2).mean())
+
+    assert error(again) < 1.02 * error(anew)
+
+
+def test_new_rows_go_on_from_what_their_features_say() -> None:
+    """An item that came has the prior of those like it before anybody touched it."""
+    matrix = checkerboard()
+    made = run(matrix, item_features=parity(20))
+    wider = scipy.sparse.csr_matrix((matrix.data, matrix.indices, matrix.indptr), shape=(20, 22))
+    start = (made.users, np.concatenate([made.items, np.full((2, 8), np.nan, np.float32)]))
+    again = run(wider, item_features=parity(20, 2), start=start)
+    scores = again.users @ again.items[20:].T
+    np.testing.assert_array_equal(scores.argmax(axis=1), np.arange(20) % 2)

@@ -67,6 +67,20 @@ def test_a_trend_is_what_came_up_of_late() -> None:
     assert found[2] == 0
 
 
+def test_later_touches_go_on_with_the_trend() -> None:
+    """What is kept of a log gives the trend of the log that has grown, as if it were counted anew."""
+    rng = np.random.default_rng(0)
+    events = log(*[(f"u{n}", int(rng.integers(5)), "view", n * DAY // 4) for n in range(200)])
+    before, after = at_end(events[:150], items=5), at_end(events, items=5)
+    kept, later = before.continued(), events[150:]
+    late = before.late * 0.5 ** ((after.at - kept["at"]) / (DAY * kept["half_life"]))
+    np.add.at(late, later["item"], 0.5 ** ((after.at - later["timestamp"]) / (DAY * kept["half_life"])))
+    ever = before.ever + np.bincount(later["item"], minlength=5)
+    scaled = late * (kept["touches"] + len(later)) / late.sum()
+    trend = np.log((scaled + kept["smoothing"]) / (ever + kept["smoothing"]))
+    np.testing.assert_allclose(trend, after.trend, rtol=1e-5)
+
+
 def test_stored_factors_are_the_fold_in_of_stored_histories() -> None:
     """A user folded in from the very events that training saw gets the factor that training gave."""
     rng = np.random.default_rng(0)

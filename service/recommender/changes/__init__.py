@@ -1,0 +1,1 @@
+"""What lets the parts of an opened release change in memory, while others read them."""

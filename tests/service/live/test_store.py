@@ -1,0 +1,325 @@
+"""What the store promises, in SQLite and in PostgreSQL alike."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, event, text
+
+from service.errors import BadQuery, NotFound, StoreAway, StoreTooNew, UnsafeSettings
+from service.live import schema
+from service.live.operations import (
+    AddEvents,
+    EraseUser,
+    KeepSeen,
+    LinkSession,
+    NewEvent,
+    PatchItem,
+    Picture,
+    PutItem,
+    WithdrawItem,
+)
+from service.live.store import ANSWER, Store
+from service.live.unit_of_work import Attempt, Operation
+from service.recommender.user_keys import erasure_mark, hash_session, hash_user
+from tests.postgres import Postgres
+from tests.processes import HOME, wait_until
+
+KEY = "secret"
+ANNA, BELA = hash_user("anna@example.org", KEY), hash_user("bela@example.org", KEY)
+SESSION = hash_session("s1", KEY)
+VECTOR = np.array([0.6, 0.8], np.float32)
+WRITERS, THREADS, EACH = 2, 2, 20  # processes, threads of each, events of each thread
+WRITE = """
+import sys, threading
+from service.live.operations import AddEvents, NewEvent
+from service.live.store import ANSWER, Store
+store = Store.open(sys.argv[1])
+def write(who):
+    for number in range({each}):
+        store.write([AddEvents([NewEvent(who, str(number), "view")])] * (1 + number % 3))
+threads = [threading.Thread(target=write, args=(f"{{sys.argv[2]}}-{{n}}",)) for n in range({threads})]
+[each.start() for each in threads]
+[each.join() for each in threads]
+"""
+
+
+def write(store: Store, *operations: Operation) -> list[Any]:
+    """What each replies."""
+    return store.write(operations)
+
+
+def view(who: str, item_id: str = "1", **fields: Any) -> AddEvents:
+    """One view."""
+    return AddEvents([NewEvent(who, item_id, "view", **fields)])
+
+
+def picture(digest: str, content: bytes = b"jpeg") -> Picture:
+    """A picture as one encoder sees it."""
+    return Picture(digest, content, {("encoder", "fp32"): VECTOR.tobytes()}, b"marks")
+
+
+def sqlalchemy_url(url: str) -> str:
+    """As SQLAlchemy takes it."""
+    return url.replace("postgresql:", "postgresql+psycopg:") if "://" in url else f"sqlite:///{url}"
+
+
+def test_who_follows_several_writing_processes_sees_every_number_once_and_in_order(
+    store: Store, store_url: str
+) -> None:
+    """Numbers become visible in order and without gaps, whoever else writes at the same time."""
+    command = [sys.executable, "-c", WRITE.format(each=EACH, threads=THREADS), store_url]
+    writers = [subprocess.Popen([*command, str(number)], cwd=HOME) for number in range(WRITERS)]
+    seen: list[int] = []
+    position = 0
+    while any(each.poll() is None for each in writers) or store.position() > position:
+        changes = store.changes(position)
+        assert changes.upto >= position
+        seen += [each.sequence for each in changes.events]
+        position = changes.upto
+    assert [each.returncode for each in writers] == [0] * WRITERS
+    assert seen == list(range(1, 2 * EACH * WRITERS * THREADS + 1))
+
+
+def test_changes_are_all_that_came_after_a_number_in_their_order(store: Store) -> None:
+    """Items with their present state, events, sessions that were joined, users that were erased."""
+    write(store, PutItem("a", {"price": 1.0}), view(ANNA, "a"), PutItem("b", {}), view(SESSION, "b"))
+    before = store.position()
+    write(store, PatchItem("a", {"price": 2.0}, known=True), view(ANNA, "b"), LinkSession(SESSION, ANNA))
+    write(store, WithdrawItem("b", known=True), EraseUser(BELA, erasure_mark(BELA)))
+    every, later = store.changes(0), store.changes(before)
+    assert [(item.item_id, item.withdrawn) for item in every.items] == [("a", False), ("b", True)]
+    assert [item.sequence for item in every.items] == sorted(item.sequence for item in every.items)
+    assert every.items[0].attributes == {"price": 2.0}
+    assert [each.item_id for each in every.events] == ["a", "b", "b"]
+    assert [each.user_key for each in every.events] == [ANNA] * 3
+    assert [(each.item_id, each.sequence) for each in later.events] == [("b", before + 2)]
+    assert later.links == [(SESSION, ANNA)]
+    assert later.erased == [erasure_mark(BELA)]
+    assert later.upto == every.upto == store.position()
+    nothing = store.changes(store.position())
+    assert not any((nothing.items, nothing.events, nothing.links, nothing.erased))
+
+
+def test_an_item_that_is_changed_while_others_read_is_in_what_they_read(store: Store, store_url: str) -> None:
+    """Whoever has read up to a number holds every change before it, also where a later one came in between."""
+    write(store, PutItem("a", {"price": 1.0}))
+    other, changed = Store.open(store_url), []
+
+    def change_after_the_number_was_read(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM log" in statement and not changed:
+            changed.append(other.write([PatchItem("a", {"sale": True}, known=True)]))
+
+    event.listen(store._engine, "after_cursor_execute", change_after_the_number_was_read)
+    changes = store.changes(0)
+    assert changes.upto == 1
+    assert [item.attributes for item in changes.items] == [{"price": 1.0, "sale": True}]
+    assert [item.sequence for item in store.changes(1).items] == [2]
+    other.close()
+
+
+def test_events_of_a_session_that_was_joined_are_its_users(store: Store) -> None:
+    """Those before it was joined, and those after."""
+    write(store, AddEvents([NewEvent(SESSION, "1", "view")], (SESSION,)), LinkSession(SESSION, ANNA))
+    write(store, AddEvents([NewEvent(SESSION, "2", "cart")], (SESSION,)))
+    assert [each["item_id"] for each in store.held(ANNA)["events"]] == ["1", "2"]
+    assert store.held(ANNA)["sessions"] == 1
+    assert store.held(SESSION)["events"] == []
+
+
+def test_a_request_that_is_sent_again_changes_nothing_and_gets_the_same_reply(store: Store) -> None:
+    """Also within one transaction; with another content it is refused; another key is another request."""
+    attempt = Attempt("key", "digest")
+    sent = AddEvents([NewEvent(ANNA, "1", "view")], attempt=attempt)
+    first, second = write(store, sent, sent)
+    [third] = write(store, sent)
+    assert first == second == third
+    assert len(store.changes(0).events) == 1
+    [refused] = write(store, AddEvents([NewEvent(ANNA, "2", "view")], attempt=Attempt("key", "other")))
+    assert isinstance(refused, BadQuery)
+    assert refused.field == "Idempotency-Key"
+    write(store, AddEvents([NewEvent(ANNA, "1", "view")], attempt=Attempt("another", "digest")))
+    assert len(store.changes(0).events) == 2
+
+
+def test_a_withdrawal_that_is_sent_again_is_answered_as_the_first_time(store: Store) -> None:
+    """Though the item is gone by then."""
+    write(store, PutItem("a", {}))
+    sent = WithdrawItem("a", known=True, attempt=Attempt("key", "digest"))
+    assert write(store, sent) == write(store, sent)
+
+
+def test_one_operation_that_is_wrong_harms_no_other_of_its_transaction(store: Store) -> None:
+    """It alone gets the error."""
+    replies = write(store, PutItem("a", {}), PatchItem("none", {"price": 1.0}, known=False), PutItem("b", {}))
+    assert isinstance(replies[1], NotFound)
+    assert [replies[0]["sequence"], replies[2]["sequence"]] == [1, 2]
+
+
+def test_attributes_come_back_as_they_were_sent(store: Store) -> None:
+    """Numbers, lists, texts of every script, and null, which takes one of the release's away."""
+    attributes = {"price": 1e-7, "tags": ["a", "b"], "title": "Kleid \N{DRESS} \0", "sale": False, "gone": None}
+    write(store, PutItem("ä/ \N{DRESS}", attributes))
+    [item] = store.changes(0).items
+    assert (item.item_id, item.attributes) == ("ä/ \N{DRESS}", attributes)
+
+
+def test_an_item_keeps_its_pictures_until_it_gets_others_or_is_withdrawn(store: Store) -> None:
+    """Put without pictures it keeps those that it has; put anew after its withdrawal it has none."""
+    write(store, PutItem("a", {}, [picture("d1"), picture("d2"), picture("d1")]))
+    assert store.changes(0).items[0].pictures == ("d1", "d2")
+    write(store, PutItem("a", {"price": 1.0}))
+    assert store.changes(0).items[0].pictures == ("d1", "d2")
+    write(store, WithdrawItem("a", known=False), PutItem("a", {}))
+    assert store.changes(0).items[0].pictures == ()
+    write(store, PutItem("of the release", {}))
+    assert store.changes(0).items[1].pictures is None
+
+
+def test_what_was_seen_of_a_picture_is_there_for_whoever_has_the_same_encoder(store: Store) -> None:
+    """Vectors by encoder and precision, landmarks, and the bytes of the picture."""
+    write(store, PutItem("a", {}, [picture("d1", b"\xff\xd8")]), KeepSeen([picture("d1", b"\xff\xd8")]))
+    seen = store.seen(["d1", "none"], encoder="encoder", precision="fp32")
+    assert list(seen) == ["d1"]
+    assert np.array_equal(seen["d1"].vector, VECTOR)
+    assert seen["d1"].landmarks == b"marks"
+    assert store.seen(["d1"], encoder="encoder", precision="int8") == {}
+    assert store.picture("d1") == b"\xff\xd8"
+    assert store.picture("none") is None
+
+
+def test_what_is_too_old_is_forgotten(store: Store) -> None:
+    """Events before a time, replies to idempotency keys, pictures of no item; nothing else."""
+    write(store, view(ANNA, "old", timestamp=100.0), view(ANNA, "new", timestamp=200.0))
+    write(store, PutItem("a", {}, [picture("d1")], attempt=Attempt("key", "digest")))
+    write(store, PutItem("a", {}, [picture("d2")]))
+    assert store.prune(events_before=150.0, requests_before=0) == {"events": 1, "requests": 0, "pictures": 0}
+    assert store.prune(events_before=150.0, requests_before=1e12) == {"events": 0, "requests": 1, "pictures": 1}
+    assert [each.item_id for each in store.changes(0).events] == ["new"]
+    assert (store.picture("d1"), store.picture("d2")) == (None, b"jpeg")
+    assert list(store.seen(["d1", "d2"], encoder="encoder", precision="fp32")) == ["d2"]
+    position = store.position()
+    assert write(store, view(ANNA))[0]["sequence"] == position + 1
+
+
+def test_an_erased_user_leaves_nothing_but_a_mark(store: Store) -> None:
+    """Events and sessions go; who asks later can still tell that there was an erasure."""
+    write(store, view(ANNA), view(BELA), AddEvents([NewEvent(SESSION, "1", "view")], (SESSION,)))
+    write(store, LinkSession(SESSION, ANNA))
+    [reply] = write(store, EraseUser(ANNA, erasure_mark(ANNA)))
+    assert (reply["events"], reply["sessions"]) == (2, 1)
+    assert store.held(ANNA) == {"events": [], "sessions": 0}
+    assert len(store.held(BELA)["events"]) == 1
+    assert store.is_erased(erasure_mark(ANNA))
+    assert not store.is_erased(erasure_mark(BELA))
+    write(store, EraseUser(ANNA, erasure_mark(ANNA)))
+    assert store.changes(0).erased == [erasure_mark(ANNA)]
+
+
+def test_no_file_of_sqlite_holds_a_user_who_was_erased(tmp_path: Path) -> None:
+    """Neither the database nor what SQLite keeps beside it, while it is open and with many others around."""
+    store = Store.open(str(tmp_path / "live.db"))
+    others = [hash_user(str(number), KEY) for number in range(50)]
+    for number in range(60):
+        session = hash_session(f"s{number}", KEY)
+        mine = [NewEvent(ANNA if n % 7 == number % 7 else others[(n + number) % 50], f"{n}", "view") for n in range(60)]
+        write(store, AddEvents(mine), AddEvents([NewEvent(session, "1", "view")], (session,)))
+        if number % 5 == 0:
+            write(store, LinkSession(session, ANNA))
+    assert any(ANNA.encode() in file.read_bytes() for file in tmp_path.iterdir())
+    write(store, EraseUser(ANNA, erasure_mark(ANNA)))
+    store.compact()
+    assert [file.name for file in tmp_path.iterdir() if ANNA.encode() in file.read_bytes()] == []
+    assert sum(others[0].encode() in file.read_bytes() for file in tmp_path.iterdir()) == 1
+    store.close()
+
+
+def test_the_migrations_make_what_the_code_says(store: Store, store_url: str) -> None:
+    """Alembic finds nothing to add, take away or change."""
+    engine = create_engine(sqlalchemy_url(store_url))
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+    engine.dispose()
+
+
+def test_a_store_of_later_code_is_left_alone(store: Store, store_url: str) -> None:
+    """The error says which version was found, and what to do."""
+    engine = create_engine(sqlalchemy_url(store_url))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(StoreTooNew, match=r"version 9999.*upgrade vitrine"):
+        Store.open(store_url)
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "9999"
+    engine.dispose()
+
+
+def test_a_store_that_is_opened_again_is_the_same_one(store: Store, store_url: str) -> None:
+    """Its id, its numbers and what it holds."""
+    write(store, view(ANNA))
+    again = Store.open(store_url)
+    assert (again.id, again.position(), len(again.changes(0).events)) == (store.id, 1, 1)
+    again.close()
+
+
+def test_a_server_that_went_away_and_came_back_is_used_again(postgres_server: Postgres) -> None:
+    """Meanwhile every call says that it is away."""
+    store = Store.open(postgres_server.database())
+    write(store, view(ANNA))
+    postgres_server.stop()
+    try:
+        calls = (store.position, lambda: store.changes(0), lambda: write(store, view(ANNA)), lambda: store.held(ANNA))
+        for call in calls:
+            with pytest.raises(StoreAway, match="the store"):
+                call()
+    finally:
+        postgres_server.start()
+    write(store, view(ANNA))
+    assert len(store.changes(0).events) == 2
+    store.close()
+
+
+def test_a_server_that_hangs_is_away_after_some_seconds(postgres_server: Postgres) -> None:
+    """It answers nothing, and does not end a connection either."""
+    store = Store.open(postgres_server.database())
+    write(store, view(ANNA))
+    with postgres_server.hanging():
+        began = time.monotonic()
+        with pytest.raises(StoreAway):
+            store.position()
+        with pytest.raises(StoreAway):
+            write(store, view(ANNA))
+        assert time.monotonic() - began < 3 * ANSWER
+    wait_until(lambda: _answers(store), seconds=30)
+    write(store, view(ANNA))
+    assert len(store.held(ANNA)["events"]) in (2, 3)
+    store.close()
+
+
+def _answers(store: Store) -> bool:
+    try:
+        return store.position() > 0
+    except StoreAway:
+        return False
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://root:hunter22@db/live",
+        "sqlite://",
+        "nonsense+driver://x:hunter22@y/z",
+        "postgresql+psycopg://u:hunter22@h:port/d",
+    ],
+)
+def test_a_url_that_names_no_store_is_refused_and_not_repeated(url: str) -> None:
+    """It may hold a password."""
+    with pytest.raises(UnsafeSettings, match=r"VITRINE_STORE: .*expected sqlite:///FILE") as refused:
+        Store.open(url)
+    assert "hunter22" not in str(refused.value)
