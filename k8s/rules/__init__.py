@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from k8s.rendered import Manifest, Pod
+from k8s.rules.batches import batches_answer_as_the_service, batches_are_kept, batches_go_on
 from k8s.rules.monitoring import metrics_can_be_read, operators_find_them, queries_ask_for_their_namespace
 from k8s.rules.pods import (
     cron_jobs_end,
@@ -51,6 +52,9 @@ RULES: tuple[Rule, ...] = (
     volumes_fit_their_pods,
     nothing_keeps_a_pod_from_starting,
     jobs_are_named_by_release,
+    batches_are_kept,
+    batches_answer_as_the_service,
+    batches_go_on,
     tls_is_everywhere,
     routes_lead_somewhere,
     queries_ask_for_their_namespace,

@@ -7,8 +7,8 @@
 
 The number of the release, the digest of what its image was made of, and the digest of the image itself. The lines of a
 canary, `vitrine-candidate`, and of its component stand behind `# canary: ` while there is none. Where the release is
-pulled in place of being in the image, a patch of `/data/RELEASE` names it; where a Job builds its plan, a patch of the
-Job's name does.
+pulled in place of being in the image, a patch of `/data/RELEASE` names it. Where a Job builds its plan, or answers
+every user, a patch of the Job's name does.
 
 `python -m training.promotion.overlays FILE` prints the number.
 """
@@ -30,7 +30,7 @@ VALUE = re.compile(rf"[\"']?{TAG}(@{DIGEST})?[\"']?(?=\s|$)")
 FIELD = re.compile(r"(?P<before> *)(?P<name>newName|newTag): *(?P<rest>.*)")
 COMPONENT = re.compile(r" *(# canary: )?- \S*components/canary/?\s*(#.*)?\s*")
 PULLED = re.compile(r"(?P<before>path: /data/RELEASE\n *value: *[\"'])(?P<number>[0-9]+)")
-PLAN = re.compile(r"(?P<before>path: /metadata/name\n *value: *build-plan-)(?P<number>[0-9]+)")
+JOB = re.compile(r"(?P<before>path: /metadata/name\n *value: *(build-plan|recommend-all)-)(?P<number>[0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def write(overlay: Path, number: int, image: Image | None = None) -> None:
     same number is none any more. Every other byte stays. Raises VitrineError."""
     read(overlay)
     text = "".join(_lines(overlay))
-    for pattern in (PULLED, PLAN):
+    for pattern in (PULLED, JOB):
         text = pattern.sub(rf"\g<before>{number}", text)
     lines = text.splitlines(keepends=True)
     if needs_image(overlay):
