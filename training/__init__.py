@@ -9,9 +9,9 @@
     package     -> release N, proven and evaluated          `vitrine train --only package`
     evaluate    the packaged release, as it will serve      `vitrine evaluate`
 
-`pipeline.py` runs them as `stages/` says, `stage_cache.py` keeps their products, `cli/` is the command line; `promotion/`
-decides which release serves. `live/` adds what was changed since to the catalogue, and `previous/` what an earlier release
-has already.
+`pipeline.py` runs them as `stages/` says, `stage_cache.py` keeps their products, `cli/` is the command line;
+`promotion/` decides which release serves. `live/` adds what was changed since to the catalogue; `previous/` is what an
+earlier release has already.
 """
 
 import service  # what would report is told not to, before anything loads it
