@@ -35,8 +35,9 @@ def digest_all(paths: Sequence[Path], *, remembered: Path | None = None) -> list
     unknown = [at for at, path in enumerate(paths) if known.get(str(path), (None,))[0] != places[at]]
     for at in track(unknown, "reading pictures") if len(unknown) >= MANY else unknown:
         found[str(paths[at])] = places[at], hashlib.sha256(paths[at].read_bytes()).digest()
-    if remembered is not None and found:
-        _write(remembered, known | {name: each for name, each in found.items() if _is_settled(each[0])})
+    settled = {name: each for name, each in found.items() if _is_settled(each[0])}
+    if remembered is not None and settled:
+        _write(remembered, known | settled)
     return [found[name][1] if (name := str(path)) in found else known[name][1] for path in paths]
 
 
@@ -60,11 +61,10 @@ def _read(remembered: Path) -> dict[str, tuple[Place, bytes]]:
 
 
 def _write(remembered: Path, known: dict[str, tuple[Place, bytes]]) -> None:
-    rows = [(path, *place, digest) for path, (place, digest) in known.items()]
-    columns = [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), SCHEMA.types, strict=True)]
+    rows = [dict(zip(SCHEMA.names, (path, *place, digest), strict=True)) for path, (place, digest) in known.items()]
     try:
         remembered.parent.mkdir(parents=True, exist_ok=True)
         with replacing(remembered) as aside:
-            pq.write_table(pa.table(columns, schema=SCHEMA), aside)
+            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), aside)
     except OSError as error:
         say(f"what pictures were read cannot be remembered in {remembered}: {error}")
