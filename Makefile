@@ -26,7 +26,7 @@ POLL := --model-control-mode=poll --repository-poll-secs=2 --exit-on-error=false
 export REASON WHO # a commit's message may hold anything: the shell reads it from the environment
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve serve-triton serve-triton-inside ask test check check-k8s test-slow fuzz test-container bench bench-large check-gpu docs picture lock clean
+.PHONY: help install serve serve-triton serve-triton-inside ask test check check-k8s test-slow fuzz test-live test-container bench bench-large check-gpu docs picture lock clean
 .PHONY: train gate bento image push image-reference propose promote
 
 help: ## list the targets
@@ -90,6 +90,9 @@ test-slow: install ## end to end: train, serve, attack, benchmark nothing
 fuzz: install ## a hundred thousand inputs that are nearly right: pictures, requests, tensors, catalogues (10 minutes)
 	VITRINE_FUZZ=1 $(BIN)/pytest -s tests/fuzz
 
+test-live: install ## pods killed a hundred times on each store, and long sequences of changes, restarts and outages (an hour)
+	VITRINE_FUZZ=1 $(BIN)/pytest -s -m slow tests/service/live
+
 test-container: install ## the image and its pods, run by podman: what the manifests say, a rollout, an operator's drill
 	$(BIN)/pytest -m container tests/container
 
@@ -142,6 +145,7 @@ bench: .venv/peers .triton/installed releases/1/manifest.json ## measure beside 
 	$(BIN)/python benchmarks/scoring.py releases/1
 	$(BIN)/python benchmarks/serving.py releases/1 --pictures demo/images --open-loop --overload
 	$(BIN)/python benchmarks/inference.py releases/1
+	$(BIN)/python benchmarks/live.py releases/1 --pictures demo/images
 	$(BIN)/python benchmarks/shadow.py releases/1 --candidate releases/1 --pictures demo/images
 	$(BIN)/python benchmarks/ann.py --items 100000 --work benchmarks/indexes
 	$(BIN)/python benchmarks/growth.py --work benchmarks/indexes --sizes 10000 100000

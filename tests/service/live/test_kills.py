@@ -1,7 +1,7 @@
 """A pod is killed again and again while clients write: nothing that was acknowledged is lost, and nothing is doubled.
 
-A client sends again, with the same Idempotency-Key, what was not acknowledged. `make fuzz` (VITRINE_FUZZ=1) kills a
-hundred times; VITRINE_KILLS says another number.
+A client sends again, with the same Idempotency-Key, what was not acknowledged. `make test-live` (VITRINE_FUZZ=1)
+kills a hundred times; VITRINE_KILLS says another number.
 """
 
 import itertools
