@@ -9,6 +9,7 @@ from service.errors import BadQuery, Busy
 from service.http.middleware.api_keys import Keys
 from service.http.middleware.problems import status_of
 from service.http.middleware.request_body import Uploads
+from service.observability.drift_monitor import DriftMonitor
 from service.observability.metrics import Metrics
 from service.observability.recall_monitor import RecallMonitor
 from service.observability.request_recorder import RequestRecorder
@@ -52,9 +53,10 @@ class Runtime:
         self._metrics_server: WSGIServer | None = None
 
     def _open(self, settings: Settings, metrics: Metrics) -> None:
+        self._drift = DriftMonitor(metrics.drift_is, window=settings.drift_window)
         self.rollout = Rollout(
             settings.release,
-            partial(open_release, settings=settings, metrics=metrics),
+            partial(open_release, settings=settings, metrics=metrics, photo_listener=self._drift.offer),
             plan=_plan(settings),
             metrics=metrics,
             switch_failed=metrics.switch_failures.inc,
@@ -79,7 +81,8 @@ class Runtime:
         metrics.uploads.set_function(lambda: len(uploads))
         metrics.upload_bytes.set_function(lambda: uploads.bytes)
         if settings.metrics_port:
-            self._metrics_server = metrics.serve(settings.metrics_host, settings.metrics_port)
+            pages = {"/drift": lambda: self._drift.drift.as_json()}
+            self._metrics_server = metrics.serve(settings.metrics_host, settings.metrics_port, pages)
         if settings.grpc_port:
             front = GrpcFront(
                 lambda: self.inference,
@@ -103,6 +106,7 @@ class Runtime:
         if self._metrics_server is not None:
             self._metrics_server.shutdown()
         self._recall.close()
+        self._drift.close()
         self.rollout.close()
         self.batcher.close()
         if self._triton is not None:
@@ -113,6 +117,7 @@ class Runtime:
     def _switched(self, production: LoadedRelease) -> None:
         self.inference = Inference(models(production, self.answering), production.number, self._inferred)
         self._metrics.observe_release(production.number, production.encoder)
+        self._drift.follow(production.recommender.release)
 
     def _inferred(self, model: str, error: Exception | None) -> None:
         status: int = HTTPStatus.OK if error is None else HTTPStatus.INTERNAL_SERVER_ERROR

@@ -1,6 +1,6 @@
 """The `vitrine` command. Its verbs: train.py makes releases, tune.py searches parameters, release.py looks at one,
-compare.py at several, promote.py promotes them, package.py packs them for other machines, triton.py readies them for
-Triton."""
+compare.py at several, drift.py at what comes in, promote.py promotes them, package.py packs them for other machines,
+triton.py readies them for Triton."""
 
 import sys
 
@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.text import Text
 
 from service.errors import VitrineError
-from training.cli import compare, package, promote, release, train, triton, tune
+from training.cli import compare, drift, package, promote, release, train, triton, tune
 from training.cli.console import app
 
-__all__ = ["app", "compare", "main", "package", "promote", "release", "train", "triton", "tune"]
+__all__ = ["app", "compare", "drift", "main", "package", "promote", "release", "train", "triton", "tune"]
 
 
 def main() -> None:
