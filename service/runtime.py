@@ -14,6 +14,7 @@ from service.live.api import LiveApi
 from service.live.operations import Picture
 from service.live.overlay import Overlay
 from service.live.runtime import Live, LiveLimits
+from service.observability.drift_monitor import DriftMonitor
 from service.observability.metrics import Metrics
 from service.observability.recall_monitor import RecallMonitor
 from service.observability.request_recorder import RequestRecorder
@@ -65,9 +66,16 @@ class Runtime:
         self._metrics_server: WSGIServer | None = None
 
     def _open(self, settings: Settings, metrics: Metrics) -> None:
+        self._drift = DriftMonitor(metrics.drift_is, window=settings.drift_window)
         self.rollout = Rollout(
             settings.release,
-            partial(open_release, settings=settings, metrics=metrics, live=self._live),
+            partial(
+                open_release,
+                settings=settings,
+                metrics=metrics,
+                live=self._live,
+                photo_listener=self._drift.offer,
+            ),
             plan=_plan(settings),
             metrics=metrics,
             switch_failed=metrics.switch_failures.inc,
@@ -118,7 +126,8 @@ class Runtime:
         metrics.uploads.set_function(lambda: len(uploads))
         metrics.upload_bytes.set_function(lambda: uploads.bytes)
         if settings.metrics_port:
-            self._metrics_server = metrics.serve(settings.metrics_host, settings.metrics_port)
+            pages = {"/drift": lambda: self._drift.drift.as_json()}
+            self._metrics_server = metrics.serve(settings.metrics_host, settings.metrics_port, pages)
         if settings.grpc_port:
             front = GrpcFront(
                 lambda: self.inference,
@@ -142,6 +151,7 @@ class Runtime:
         if self._metrics_server is not None:
             self._metrics_server.shutdown()
         self._recall.close()
+        self._drift.close()
         self.rollout.close()
         self.batcher.close()
         if self._live is not None:
@@ -156,6 +166,7 @@ class Runtime:
         also = [] if self._live_api is None or key is None else [catalogue_model(self.live, key)]
         self.inference = Inference(models(production, self.answering, also), production.number, self._inferred)
         self._metrics.observe_release(production.number, production.encoder)
+        self._drift.follow(production.recommender.release)
 
     def _inferred(self, model: str, error: Exception | None) -> None:
         status: int = HTTPStatus.OK if error is None else HTTPStatus.INTERNAL_SERVER_ERROR

@@ -108,6 +108,7 @@ class Settings(BaseSettings):
     traces_endpoint: str | None = Field(None, description="URL of a collector, OTLP over HTTP; without it, no traces")
     traces_share: float = Field(0.05, ge=0, le=1, description="of the requests whose callers have not decided")
     recall_every: float = Field(60.0, ge=0, description="seconds between probes of the index's recall; 0: none")
+    drift_window: float = Field(3600.0, ge=0, description="seconds of photos that drift is measured on; 0: never")
     engine_cache: Path | None = Field(
         None,
         description="folder that keeps the engines which TensorRT builds in minutes; else each start does",

@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from service.recommender.pipeline import Recommender
 from service.recommender.release import Release
+from tests import colours
 from tests.postgres import Postgres, postgres
 from tests.processes import Service, serve
 from tests.quick import options
@@ -62,6 +63,12 @@ def releases(release_folder: Path, boutique_folder: Path, tmp_path_factory: pyte
         (folder / "3" / "items.parquet").write_bytes(b"damaged")
 
     return made_once(tmp_path_factory, "several", three)
+
+
+@pytest.fixture(scope="session")
+def colour_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Release 1 of a shop whose photos are told apart without error."""
+    return made_once(tmp_path_factory, "colours", colours.make_release) / "releases" / "1"
 
 
 @pytest.fixture

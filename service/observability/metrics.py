@@ -1,10 +1,12 @@
 """What Prometheus reads. Labels are bounded: routes and tiers are known names, never what a client sent."""
 
+import json
 import math
 import os
 from collections import Counter as Counts
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
+from typing import Any
 from wsgiref.simple_server import WSGIServer
 
 # BentoML sets it for services of several processes; their values lie in files, and each costs three times as much
@@ -18,17 +20,22 @@ from prometheus_client import (
     ProcessCollector,
     Summary,
     disable_created_metrics,
+    make_wsgi_app,
     start_http_server,
 )
 
 from service.errors import VitrineError
 from service.recommender.agreement import Comparison
+from service.recommender.drift.reference import WHAT
+from service.recommender.drift.stability import Drift
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # half of the page, and nobody asks
 
 STAGE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 CANDIDATE, PRODUCTION = "candidate", "production"
 STORE_CALLS = ("position", "read", "write")  # that a running service makes
+
+Page = Callable[[], Mapping[str, Any]]  # gives the JSON that a path of the metrics port answers
 
 
 class Metrics:
@@ -38,6 +45,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._add_requests()
         self._add_parts()
+        self._add_drift()
         self._add_candidate()
         self._add_live()
         ProcessCollector(registry=self.registry)  # memory, CPU, open files
@@ -112,6 +120,24 @@ class Metrics:
             "vitrine_switch_failures", "Releases that could not take over", registry=self.registry
         )
         self.release = Gauge("vitrine_release", "The release that answers", ["release"], registry=self.registry)
+
+    def _add_drift(self) -> None:
+        """Whether the photos that come in are those that the release expects."""
+        self.drift = Gauge(
+            "vitrine_drift",
+            "Population stability index of the photos of the last hour beside those that the release expects",
+            ["what"],
+            registry=self.registry,
+        )
+        self.drift_chance = Gauge(
+            "vitrine_drift_chance",
+            "What that index is below in 99 of 100 samples of so many photos without drift",
+            ["what"],
+            registry=self.registry,
+        )
+        self.drift_photos = Gauge(
+            "vitrine_drift_photos", "Photos of the last hour that were counted for it", ["what"], registry=self.registry
+        )
 
     def triton_of(self, release: str) -> Gauge:
         """1 while Triton gives the vectors of this release. A release may be open twice while one takes over."""
@@ -222,14 +248,17 @@ class Metrics:
         self.live_pictures.set(pictures)
         self.release_due.set(int(due))
 
-    def serve(self, host: str, port: int) -> WSGIServer:
-        """Answer GET /metrics on a port of its own, in a thread. Raises VitrineError where the port is taken."""
+    def serve(self, host: str, port: int, pages: Mapping[str, Page]) -> WSGIServer:
+        """Answer GET /metrics on a port of its own, in a thread, and JSON at the paths of `pages`.
+
+        Raises VitrineError where the port is taken."""
         try:
             server, _ = start_http_server(port, addr=host, registry=self.registry)
         except OSError as error:
             raise VitrineError(
                 f"the metrics cannot listen on {host} port {port} ({error.strerror}); set VITRINE_METRICS_PORT"
             ) from error
+        server.set_app(_with_pages(make_wsgi_app(self.registry), pages))
         return server
 
     def candidate_is(self, release: str, mode: str, state: str) -> None:
@@ -257,6 +286,15 @@ class Metrics:
         for side, seconds in zip((CANDIDATE, PRODUCTION), comparison.seconds or (), strict=False):
             self.shadow_seconds.labels(side).observe(seconds)
 
+    def drift_is(self, drift: Drift) -> None:
+        """For `DriftMonitor(tell=...)`. NaN where there is nothing to compare."""
+        shifts = {shift.what: shift for shift in drift.shifts}
+        for what in WHAT:
+            shift = shifts.get(what)
+            self.drift.labels(what).set(shift.psi if shift else math.nan)
+            self.drift_chance.labels(what).set(shift.chance if shift else math.nan)
+            self.drift_photos.labels(what).set(shift.photos if shift else 0)
+
     def observe_batch(self, what: str, value: float) -> None:
         """For `MicroBatcher(observe=...)`."""
         (self.batch if what == "batch" else self.wait_seconds).observe(value)
@@ -277,3 +315,16 @@ class Metrics:
         self.encoder.clear()
         if encoder.strip():
             self.encoder.labels(*encoder.split()).set(1)
+
+
+def _with_pages(metrics: Callable[..., Any], pages: Mapping[str, Page]) -> Callable[..., Any]:
+    """A WSGI app that answers these paths with JSON, and all others as that of the metrics does."""
+
+    def app(environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Any:
+        page = pages.get(environ["PATH_INFO"])
+        if page is None:
+            return metrics(environ, start_response)
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [json.dumps(page()).encode()]
+
+    return app

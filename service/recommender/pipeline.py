@@ -24,6 +24,7 @@ from service.recommender.user_profile import Profile
 
 # (queries, vectors of their photos, answers)
 Listener = Callable[[Sequence[Query], Sequence[np.ndarray | None], Sequence[Recommendation]], None]
+PhotoListener = Callable[[Sequence[Query | SimilarQuery], Sequence[np.ndarray | None], Sequence[Recommendation]], None]
 
 
 class Recommender:
@@ -103,13 +104,20 @@ class Recommender:
             for each, photo, items, candidates in zip(asked, photos, ranked, found, strict=True)
         ]
 
-    def similar(self, queries: Sequence[SimilarQuery]) -> list[Recommendation]:
-        """Items that look like a photo or an item, nearest first. Raises BadQuery, NotFound."""
+    def similar(
+        self, queries: Sequence[SimilarQuery], *, listener: PhotoListener | None = None
+    ) -> list[Recommendation]:
+        """Items that look like a photo or an item, nearest first. listener: as of `recommend`.
+
+        Raises BadQuery, NotFound."""
         for query in queries:
             self._search.require_known(query)
         photos = self.photos.look(queries)
         with self.changing.reading():
-            return [self._lookalikes(query, photo) for query, photo in zip(queries, photos, strict=True)]
+            answers = [self._lookalikes(query, photo) for query, photo in zip(queries, photos, strict=True)]
+        if listener is not None:
+            listener(queries, [None if photo is None else photo.vector for photo in photos], answers)
+        return answers
 
     def embed(self, pictures: Sequence[bytes], *, boxes: Sequence[Box | None] | None = None) -> np.ndarray:
         """Pictures -> (n, dim) float32 unit vectors. Raises BadQuery."""

@@ -4,6 +4,7 @@
     picture_rows.npy (the item of each picture, where one has several)
     landmarks.npy, landmarks.faiss (by which an item is recognised)   density.npy (by which something foreign is)
     encoder.int8.onnx, encoder.fp16.onnx (the encoder in fewer bits, where it was asked for and answers alike)
+    drift.json (how the photos that are expected are distributed)
     ranker/ (item_factors, user_factors, gramian, history_indptr, history_items .npy, users.parquet,
              objective.json, blend.json; with features item_prior, user_prior, user_base; trend, segments;
              trend_late, trend_ever, from which later events go on with the trend)
@@ -29,6 +30,7 @@ from service.encoder.preprocessing import Preprocessing, decode_all
 from service.errors import ReleaseDamaged, ReleaseMismatch, ReleaseTooNew, shown
 from service.files import digest, write_text
 from service.recommender.catalogue import Items
+from service.recommender.drift import reference
 from service.recommender.factors import Ranker
 from service.recommender.index.in_catalogue import InCatalogue
 from service.recommender.index.recognition import Recogniser
@@ -122,6 +124,7 @@ class Release:
     recogniser: Recogniser | None = None
     familiarity: InCatalogue | None = None
     item_prior: ItemPrior | None = None
+    expected_photos: reference.Reference | None = None
 
     @classmethod
     def open(cls, path: Path | str, *, trusted: Sequence[Ed25519PublicKey] = ()) -> "Release":
@@ -175,6 +178,7 @@ class Release:
             recogniser,
             familiarity,
             None if ranker is None else ItemPrior.open(path),
+            reference.Reference.open(path / reference.FILE) if reference.FILE in manifest.files else None,
         )
         release._require_fit()
         return release
@@ -197,6 +201,8 @@ class Release:
                 ("index size", self.index.sealed_size, "pictures", len(self.index)),
                 ("index dim", self.index.sealed_dim, "encoder dim", manifest.encoder["dim"]),
             ]
+            if (expected := self.expected_photos) is not None:
+                facts.append((f"{reference.FILE} dim", expected.dim, "encoder dim", manifest.encoder["dim"]))
             facts += [
                 (f"parent of {precision}", made["parent"], "encoder.onnx sha256", own)
                 for precision, made in manifest.encoder.get("precisions", {}).items()

@@ -15,7 +15,7 @@ from service.live.overlay import Overlay
 from service.live.runtime import Live
 from service.observability.metrics import Metrics
 from service.recommender.golden import prove
-from service.recommender.pipeline import Listener, Recommender
+from service.recommender.pipeline import Listener, PhotoListener, Recommender
 from service.recommender.query import Query, SimilarQuery
 from service.recommender.recommendation import Embedding, Recommendation
 from service.recommender.release import Release
@@ -39,6 +39,7 @@ class LoadedRelease:
     lanes: int
     listener: Listener | None = None  # called with what it was asked and answered
     overlay: Overlay | None = None  # what changed since, where there is a store
+    photo_listener: PhotoListener | None = None  # the same, also with what was asked to look alike
 
     @property
     def number(self) -> str:
@@ -52,11 +53,18 @@ class LoadedRelease:
 
     def recommend(self, queries: Sequence[Query]) -> list[Recommendation]:
         """Items for a user, a photo, or both."""
-        return self.recommender.recommend(queries, listener=self.listener)
+        return self.recommender.recommend(queries, listener=self._answered)
 
     def similar(self, queries: Sequence[SimilarQuery]) -> list[Recommendation]:
         """Items that look like a photo or an item."""
-        return self.recommender.similar(queries)
+        return self.recommender.similar(queries, listener=self.photo_listener)
+
+    def _answered(
+        self, queries: Sequence[Query], vectors: Sequence[np.ndarray | None], answers: Sequence[Recommendation]
+    ) -> None:
+        for listener in (self.listener, self.photo_listener):
+            if listener is not None:
+                listener(queries, vectors, answers)
 
     def embed(self, queries: Sequence[Query]) -> list[Embedding]:
         """The vectors of the queries' photos."""
@@ -75,12 +83,17 @@ class LoadedRelease:
 
 
 def open_release(
-    path: Path, listener: Listener | None, *, settings: Settings, metrics: Metrics, live: Live | None = None
+    path: Path,
+    listener: Listener | None,
+    *,
+    settings: Settings,
+    metrics: Metrics,
+    live: Live | None = None,
+    photo_listener: PhotoListener | None = None,
 ) -> LoadedRelease:
     """Open the release, choose its encoder, prove both on the golden cases, and apply what changed since.
 
-    listener: called with what it was asked and answered. Raises ReleaseError, EncoderUnavailable, EncoderAway,
-    StoreAway."""
+    listener, photo_listener: as in LoadedRelease. Raises ReleaseError, EncoderUnavailable, EncoderAway, StoreAway."""
     began = time.perf_counter()
     release = Release.open(path, trusted=read_trusted(settings.trusted_keys))
     opened = open_encoder(release, settings, metrics)
@@ -106,7 +119,8 @@ def open_release(
     logger.info(
         "release %s: %d items, ready in %.2f s", release.number, len(release.items), time.perf_counter() - began
     )
-    return LoadedRelease(recommender, f"{opened.engine} {opened.precision}", opened.lanes, listener, overlay)
+    encoder = f"{opened.engine} {opened.precision}"
+    return LoadedRelease(recommender, encoder, opened.lanes, listener, overlay, photo_listener)
 
 
 def _observe_stage(metrics: Metrics, stage: str, seconds: float) -> None:

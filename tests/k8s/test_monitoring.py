@@ -123,6 +123,12 @@ def once(name: str) -> dict[str, str]:
     return {"series": f'{name}{{namespace="shop", job="vitrine", instance="a"}}', "values": values}
 
 
+def drift(psi: float, chance: float, what: str = "embeddings") -> list[dict[str, str]]:
+    """How far photos are from what is expected, and how far chance alone would be."""
+    found = {"vitrine_drift": psi, "vitrine_drift_chance": chance}
+    return [constant(name, value, f'what="{what}"') for name, value in found.items()]
+
+
 HERE = constant("vitrine_release", 1, 'release="1"')
 TRITON = constant("vitrine_encoder", 1, 'engine="triton", precision="fp32"')
 AWAY = constant("vitrine_triton_there", 0, 'release="1"')
@@ -165,6 +171,8 @@ PLAYED: dict[str, tuple[list[dict[str, str]], list[dict[str, str]]]] = {
         [HERE, constant("vitrine_release_due", 1)], [HERE, constant("vitrine_release_due", 0)]),
     "VitrineRecallLow": (
         [HERE, constant("vitrine_index_recall", 0.9)], [HERE, constant("vitrine_index_recall", "NaN")]),
+    "VitrineDrift": (  # a large index of few photos is chance
+        [HERE, *drift(0.4, 0.05)], [HERE, *drift(0.4, 0.6), *drift(0.2, 0.05, "scores")]),
 }  # fmt: skip
 
 

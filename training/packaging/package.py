@@ -17,6 +17,7 @@ from service.encoder import preprocessing
 from service.errors import BadQuery
 from service.files import digest
 from service.recommender.catalogue import PICTURED, POPULARITY, SAME
+from service.recommender.drift import reference
 from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender
 from service.recommender.query import Event, Query
@@ -37,6 +38,7 @@ from training.data.catalogue import Catalogue
 from training.data.pictures import COLOURS
 from training.encoder.precisions import answered, chain_overlaps, refusal
 from training.evaluation.users_by_key import for_catalogue
+from training.packaging import expected_photos
 from training.previous.release import DIGESTS, FOLDER, STRANGERS, VECTORS, VIEW_ROWS, VIEWS, Previous
 from training.progress import say, track
 from training.ranker.calibration import calibrate
@@ -89,6 +91,7 @@ def package(
         calibrate(learned, seed=0).save(aside / "ranker" / "blend.json")
         seal(aside, manifest)
         recommender = Recommender(Release.open(aside), user_key=user_key, encoder=learned.encoder)
+        _write_expected_photos(parts, recommender, aside)
         others = {
             name: Recommender(recommender.release, precision=name, user_key=user_key) for name in parts.precisions
         }
@@ -183,6 +186,14 @@ def _write_thumbnails(catalogue: Catalogue, folder: Path, previous: Previous | N
             lengths[row] = len(jpeg)
             file.write(jpeg)
     np.save(folder / "thumbnails.npy", np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def _write_expected_photos(parts: Parts, recommender: Recommender, folder: Path) -> None:
+    """Write drift.json, where there are pictures."""
+    rows = expected_photos.rows_to_ask(parts.catalogue, split_column=parts.manifest.training["split_column"])
+    users = [] if parts.seen is None else parts.seen["user_id"].unique().tolist()
+    if (learned := expected_photos.learn(recommender, rows, users=users, seed=0)) is not None:
+        learned.save(folder / reference.FILE)
 
 
 def _compare(parts: Parts, manifest: Manifest, precision: str, recommender: Recommender, other: Recommender) -> None:

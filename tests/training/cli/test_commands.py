@@ -19,7 +19,7 @@ from training.cli.main import app
 VERBS = (
     "demo-data", "check", "tune", "train", "evaluate", "segments", "recommend", "recommend-all", "score", "serve",
     "lint-repository", "prune-repository", "export-tensorrt", "pull", "gate", "promote", "rollback", "history",
-    "status", "diff", "shadow-report", "bento", "image", "export-store", "erase",
+    "status", "diff", "shadow-report", "drift", "bento", "image", "export-store", "erase",
 )  # fmt: skip
 
 PORTS = ("--port", str(free_port()), "--grpc-port", "0", "--metrics-port", "0")  # the usual ones may be taken
