@@ -8,12 +8,12 @@ from typing import Any, Protocol
 from starlette.concurrency import run_in_threadpool
 
 from service.errors import BadQuery, StoreAway
-from service.live.attributes import check_attributes
 from service.live.follower import Follower
-from service.live.item_lines import LINES, Line, check_item_id, parse_line
 from service.live.operations import EraseUser, LinkSession, PatchItem, Picture, PutItem, WithdrawItem
 from service.live.overlay import Overlay
-from service.live.sent_events import parse_events
+from service.live.requests.attributes import check_attributes
+from service.live.requests.item_lines import LINES, Line, check_item_id, parse_line
+from service.live.requests.sent_events import parse_events
 from service.live.store import Store
 from service.live.unit_of_work import Attempt, Operation
 from service.live.writer import GroupCommit

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from service.errors import BadQuery
-from service.live.attributes import fits, kind_of
 from service.live.picture_reader import LookedAt, PictureReader
+from service.live.requests.attributes import fits, kind_of
 from service.live.store import Changes, Store, StoredEvent
 from service.live.unit_of_work import ItemState
 from service.recommender.changes.growing import Growing

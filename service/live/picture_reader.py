@@ -11,7 +11,7 @@ from service.errors import BadQuery
 from service.live.operations import KeepSeen, Picture
 from service.live.store import Seen, Store
 from service.live.unit_of_work import ItemState
-from service.recommender.index.recognition import FEATURES, PACKED, find
+from service.recommender.index.landmarks import FEATURES, PACKED, find
 from service.recommender.pipeline import Recommender
 
 BATCH = 16  # pictures that are decoded and embedded together

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.errors import BadQuery
-from service.recommender.catalogue import GROUP
+from service.recommender.catalogue.items import GROUP
 from service.recommender.factors import User
 from service.recommender.index.in_catalogue import CROWD
 from service.recommender.index.recognition import Match

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from service.recommender.features import Features, item_features
+from service.recommender.catalogue.features import Features, item_features
 
 
 class ItemPrior:

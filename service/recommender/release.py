@@ -29,7 +29,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from service.encoder.preprocessing import Preprocessing, decode_all
 from service.errors import ReleaseDamaged, ReleaseMismatch, ReleaseTooNew, shown
 from service.files import digest, write_text
-from service.recommender.catalogue import Items
+from service.recommender.catalogue.items import Items
+from service.recommender.catalogue.thumbnails import Thumbnails
 from service.recommender.drift import reference
 from service.recommender.factors import Ranker
 from service.recommender.index.in_catalogue import InCatalogue
@@ -37,7 +38,6 @@ from service.recommender.index.recognition import Recogniser
 from service.recommender.index.vector_index import EF_SEARCH, Index
 from service.recommender.item_prior import ItemPrior
 from service.recommender.scoring.weights import Blend
-from service.recommender.thumbnails import Thumbnails
 from service.recommender.user_profile import Segments
 from service.signing import MANIFEST as MANIFEST
 from service.signing import SIGNATURE, require_trusted

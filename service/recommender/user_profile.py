@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from service.recommender.catalogue import Items
+from service.recommender.catalogue.items import Items
 from service.recommender.factors import Ranker, User
 
 TASTES = 5  # values named of a column

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from service.errors import CatalogueError
-from service.recommender.catalogue import GROUP
+from service.recommender.catalogue.items import GROUP
 from service.recommender.factors import DISMISS
 from training.data.catalogue import KEY, OF_INTERACTIONS, OWN, USER, Catalogue, StoreMark
 from training.data.columns import BOOLEAN, CATEGORY, IGNORED, NUMBER, TAGS, Column, as_names, split_tags, typed

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 from scipy.sparse.csgraph import connected_components
 
-from service.recommender.index.recognition import Landmarks, agreement
+from service.recommender.index.landmarks import Landmarks, agreement
 from service.recommender.index.vector_index import build
 
 COARSE = 16  # side to which pictures are reduced

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from service.live.event_names import RATED, SILENT, meaning
+from service.live.requests.event_names import RATED, SILENT, meaning
 
 MOST_RATINGS = 21  # different values of a scale: tenths of points are no ratings
 WEIGHT_RANGE = (0.5, 2.0)  # of a value beside an ordinary one

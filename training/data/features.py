@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from service.recommender.features import Column, Features, as_numbers, parts, word_buckets
+from service.recommender.catalogue.features import Column, Features, as_numbers, parts, word_buckets
 
 MAX_VALUES = 200  # of a vocabulary; rarer values are as if absent
 MAX_CODES = 32  # whole numbers of so few different values name groups (an occupation, an age band)

@@ -12,7 +12,7 @@ import numpy as np
 from service.encoder import preprocessing
 from service.encoder.selection import available_cpus
 from service.errors import BadQuery
-from service.recommender.index.recognition import find
+from service.recommender.index.landmarks import find
 from training.data import duplicates
 from training.data.catalogue import Catalogue
 from training.progress import track

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from service.recommender.features import Features
+from service.recommender.catalogue.features import Features
 from service.recommender.index.vector_index import Index
 from service.recommender.scoring.terms import PRICE, Sources, log_price
 from training.data.catalogue import Catalogue

@@ -8,7 +8,7 @@ import numpy as np
 from service.encoder import preprocessing
 from service.encoder.selection import Encoder
 from service.errors import BadQuery
-from service.recommender.index.recognition import FEATURES, PACKED, find
+from service.recommender.index.landmarks import FEATURES, PACKED, find
 from training.data.catalogue import Catalogue
 from training.previous.release import Pictures
 from training.progress import say, track

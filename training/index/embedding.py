@@ -16,7 +16,7 @@ import torch
 
 from service.encoder import preprocessing
 from service.encoder.selection import Encoder
-from service.recommender.index.recognition import Gallery, sorted_descriptions
+from service.recommender.index.gallery import Gallery, sorted_descriptions
 from service.recommender.index.vector_index import EF_SEARCH, EXACT_BELOW, Index, build
 from service.recommender.release import DENSITY, DESCRIPTIONS, LANDMARKS, PICTURE_ROWS
 from training.data.catalogue import Catalogue

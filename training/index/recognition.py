@@ -3,7 +3,9 @@
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from service.recommender.index.recognition import CANDIDATES, Certainty, Gallery, Landmarks, agreement, find, mirrored
+from service.recommender.index.gallery import CANDIDATES, Gallery
+from service.recommender.index.landmarks import Landmarks, agreement, find, mirrored
+from service.recommender.index.recognition import Certainty
 from training.progress import say, track
 
 MISTAKEN = 0.01  # of photos of something else that may be taken for an item

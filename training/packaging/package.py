@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from service.encoder import preprocessing
 from service.errors import BadQuery
 from service.files import digest
-from service.recommender.catalogue import PICTURED, POPULARITY, SAME
+from service.recommender.catalogue.items import PICTURED, POPULARITY, SAME
 from service.recommender.drift import reference
 from service.recommender.golden import prove
 from service.recommender.pipeline import Recommender

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from service.recommender.features import Features
+from service.recommender.catalogue.features import Features
 from training.data.features import learn
 
 TABLE = {

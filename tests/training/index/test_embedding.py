@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 import pytest
 
-from service.recommender.index.recognition import FEATURES, PACKED
+from service.recommender.index.landmarks import FEATURES, PACKED
 from service.recommender.index.vector_index import Index, build
 from training.index.catalogue_vectors import Embedded
 from training.index.embedding import Views, build_index, probes, tune_search

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from service.errors import PromotionRefused, ReleaseMismatch
-from service.recommender.catalogue import Items
+from service.recommender.catalogue.items import Items
 from service.recommender.pipeline import Recommender
 from service.recommender.recommendation import Recommendation
 from service.recommender.release import Release, golden_file

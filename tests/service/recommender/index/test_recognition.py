@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.recommender.index.recognition import Certainty, Landmarks, agreement, find, mirrored
+from service.recommender.index.landmarks import Landmarks, agreement, find, mirrored
+from service.recommender.index.recognition import Certainty
 from service.recommender.pipeline import Recommender
 from service.recommender.query import Query, SimilarQuery
 from tests.hostile import encode

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.recommender.features import Features, item_features
+from service.recommender.catalogue.features import Features, item_features
 from service.recommender.release import Release
 from training.data.catalogue_reader import read
 from training.data.side_information import SideInformation, know

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.errors import BadQuery, Malformed, shown
-from service.live.attributes import check_attributes
+from service.live.requests.attributes import check_attributes
 from service.recommender.query import check_id
 
 LINES = 10_000

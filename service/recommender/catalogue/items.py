@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from service.errors import NotFound
+from service.recommender.catalogue.filters import Masks
 from service.recommender.changes.growing import Growing
-from service.recommender.filters import Masks
 
 POPULARITY, PICTURED = "_popularity", "_pictured"
 SAME = "_same"  # (int32) items with nearly the same picture have the same number; 0: no other has it

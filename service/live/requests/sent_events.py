@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.errors import BadQuery, is_number, shown
-from service.live.event_names import RATED, SILENT
-from service.live.event_names import meaning as meaning_of
 from service.live.operations import AddEvents, NewEvent
+from service.live.requests.event_names import RATED, SILENT
+from service.live.requests.event_names import meaning as meaning_of
 from service.live.unit_of_work import Attempt
 from service.recommender.query import check_id
 from service.recommender.user_keys import hash_session, hash_user

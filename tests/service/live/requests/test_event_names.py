@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.live.event_names import RATED, SILENT, meaning
+from service.live.requests.event_names import RATED, SILENT, meaning
 
 
 @pytest.mark.parametrize(

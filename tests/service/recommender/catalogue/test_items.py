@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from service.errors import BadQuery, NotFound
-from service.recommender.catalogue import PICTURED, POPULARITY, Items
+from service.recommender.catalogue.items import PICTURED, POPULARITY, Items
 
 KINDS = {"category": "category", "price": "number", "available": "boolean", "tags": "tags"}
 
