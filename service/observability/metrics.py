@@ -25,6 +25,7 @@ from prometheus_client import (
 )
 
 from service.errors import VitrineError
+from service.observability.store_metrics import StoreMetrics
 from service.recommender.agreement import Comparison
 from service.recommender.drift.reference import WHAT
 from service.recommender.drift.stability import Drift
@@ -33,12 +34,11 @@ disable_created_metrics()  # type: ignore[no-untyped-call] # half of the page, a
 
 STAGE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 CANDIDATE, PRODUCTION = "candidate", "production"
-STORE_CALLS = ("position", "read", "write")  # that a running service makes
 
 Page = Callable[[], Mapping[str, Any]]  # gives the JSON that a path of the metrics port answers
 
 
-class Metrics:
+class Metrics(StoreMetrics):
     """The counters of one service process."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Metrics:
         self._add_parts()
         self._add_drift()
         self._add_candidate()
-        self._add_live()
+        self.add_store(STAGE_BUCKETS)
         ProcessCollector(registry=self.registry)  # memory, CPU, open files
         self._tritons: Counts[str] = Counts()  # how often each release is open
         # finding the counter of some labels costs more than counting
@@ -189,65 +189,6 @@ class Metrics:
             "vitrine_shadow_seconds", "Seconds of a query, both asked in the shadow", ["side"], registry=self.registry
         )
 
-    def _add_live(self) -> None:
-        """How the live part does."""
-        registry = self.registry
-        self.store_there = Gauge("vitrine_store_there", "1 while the store answers", registry=registry)
-        self.store_there.set(math.nan)  # where there is none
-        self.store_seconds = Histogram(
-            "vitrine_store_seconds", "Time of a call of the store", ["call"], buckets=STAGE_BUCKETS, registry=registry
-        )
-        self.store_failures = Counter(
-            "vitrine_store_failures", "Calls of the store that failed", ["call"], registry=registry
-        )
-        for call in STORE_CALLS:  # a counter that appears with its first failure does not show that one as a rise
-            self.store_failures.labels(call)
-        self.behind_changes = Gauge(
-            "vitrine_store_behind_changes", "Changes that the store holds and answers do not know", registry=registry
-        )
-        self.behind_seconds = Gauge(
-            "vitrine_store_behind_seconds", "Seconds since the first of them was seen", registry=registry
-        )
-        self.effect_seconds = Histogram(
-            "vitrine_effect_seconds",
-            "Time from the acknowledgement of a change to its effect here, by a probe every ten seconds",
-            buckets=STAGE_BUCKETS,
-            registry=registry,
-        )
-        self.live_items = Gauge("vitrine_live_items", "Items that are not as the release has them", registry=registry)
-        self.live_pictures = Gauge(
-            "vitrine_live_pictures", "Pictures that are searched beside the release's", registry=registry
-        )
-        self.release_due = Gauge(
-            "vitrine_release_due", "1 where so many items changed that a new release is due", registry=registry
-        )
-
-    def observe_store(self, what: str, seconds: float) -> None:
-        """For `Store(observe=...)`."""
-        call, _, failed = what.partition(" ")
-        self.store_seconds.labels(call).observe(seconds)
-        if failed:
-            self.store_failures.labels(call).inc()
-
-    def observe_effect(self, seconds: float) -> None:
-        """For `Live(metrics=...)`."""
-        self.effect_seconds.observe(seconds)
-
-    def observe_following(self, *, there: bool) -> None:
-        """For `Live(metrics=...)`."""
-        self.store_there.set(int(there))
-
-    def watch_following(self, changes: Callable[[], float], seconds: Callable[[], float]) -> None:
-        """For `Live(metrics=...)`. Asked with each scrape: one change may take long to apply, and says nothing then."""
-        self.behind_changes.set_function(changes)
-        self.behind_seconds.set_function(seconds)
-
-    def observe_overlay(self, *, items: int, pictures: int, due: bool) -> None:
-        """For `Live(metrics=...)`."""
-        self.live_items.set(items)
-        self.live_pictures.set(pictures)
-        self.release_due.set(int(due))
-
     def serve(self, host: str, port: int, pages: Mapping[str, Page]) -> WSGIServer:
         """Answer GET /metrics on a port of its own, in a thread, and JSON at the paths of `pages`.
 
@@ -309,11 +250,12 @@ class Metrics:
         self._of_route(route, protocol, tier, release).observe(seconds)
 
     def observe_release(self, number: str, encoder: str) -> None:
-        """Say which release answers from now on, and what computes its vectors, such as `openvino int8`."""
+        """Say which release answers from now on, and what computes its vectors, such as `openvino int8`, or
+        "" where it has none."""
         self.release.clear()
         self.release.labels(number).set(1)
         self.encoder.clear()
-        if encoder.strip():
+        if encoder:
             self.encoder.labels(*encoder.split()).set(1)
 
 

@@ -12,8 +12,7 @@
                  not make again)
     features.json   golden/   report/
 
-Encoder, vectors and index are absent for a catalogue without pictures, the arrays of ranker/ for one without
-interactions.
+Encoder, vectors, index are absent for a catalogue without pictures, arrays of ranker/ for one without interactions.
 """
 
 import json
@@ -239,7 +238,7 @@ def resolve(path: Path) -> Path:
 
 
 def point(pointer: Path, text: str) -> None:
-    """Write a pointer file, which `resolve` reads, whole or not at all."""
+    """Write a pointer file, which `resolve` reads."""
     write_text(pointer, text)
 
 

@@ -29,7 +29,8 @@ logger = logging.getLogger("vitrine")
 
 @dataclass(frozen=True, slots=True)
 class LoadedRelease:
-    """What requests are answered from. encoder: its engine and precision; lanes: batches under way at once.
+    """What requests are answered from. encoder: its engine and precision, "" for a release without pictures; lanes:
+    batches under way at once.
 
     Its methods take and return batches, in order: work for the batcher. When the last request that holds on to the
     recommender has ended, its encoder is closed."""
@@ -119,7 +120,7 @@ def open_release(
     logger.info(
         "release %s: %d items, ready in %.2f s", release.number, len(release.items), time.perf_counter() - began
     )
-    encoder = f"{opened.engine} {opened.precision}"
+    encoder = "" if opened.encoder is None else f"{opened.engine} {opened.precision}"
     return LoadedRelease(recommender, encoder, opened.lanes, listener, overlay, photo_listener)
 
 

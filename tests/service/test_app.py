@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from tests import hostile
-from tests.processes import Service
+from tests.processes import Service, serve
+from tests.shop import Shop
 
 
 def recommend(server: httpx.Client, photo: bytes | None = None, **fields: object) -> httpx.Response:
@@ -102,6 +103,15 @@ def test_the_release_and_the_probes_answer(server: httpx.Client) -> None:
     assert body["release"] == "1"
     assert len(body["encoder"]["fingerprint"]) == 64
     assert server.get("/livez").status_code == server.get("/readyz").status_code == 200
+
+
+def test_a_release_without_pictures_is_served(trained_shop: Shop, tmp_path: Path) -> None:
+    """It answers users, names no encoder in its metrics, and refuses a photo."""
+    with serve(trained_shop.releases / "2", tmp_path) as started:
+        body = started.http.post("/recommend", json={"user_id": "00007", "k": 3}).json()
+        assert (body["tier"], len(body["items"])) == ("taste", 3)
+        assert "\nvitrine_encoder{" not in started.metrics_page()
+        assert_problem(started.http.post("/recommend", files={"image": b"\xff\xd8"}), 422)
 
 
 def test_the_openapi_document_lists_every_route(server: httpx.Client) -> None:

@@ -1,10 +1,14 @@
-"""What the verbs of the command line share: where results are printed, common arguments, opening a release or the
-registry, asking a service."""
+"""What the verbs of the command line share: where results are printed, common arguments, options that belong together
+as one value, opening a release or the registry, asking a service."""
 
+import functools
+import inspect
 import json
 import os
 import sys
 import urllib.request
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,3 +100,39 @@ def get_text(url: str) -> str:
             return str(answer.read().decode())
     except (OSError, ValueError) as error:
         raise VitrineError(f"{url} does not answer: {error}") from error
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take dataclasses whose fields are options: the command line sees these in their place."""
+    parameters = inspect.signature(command).parameters
+    groups: dict[str, Any] = {
+        name: each.annotation for name, each in parameters.items() if is_dataclass(each.annotation)
+    }
+
+    @functools.wraps(command)
+    def called(**given: Any) -> None:
+        values = {
+            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**given, **values)
+
+    shown = [each for name, parameter in parameters.items() for each in _shown(parameter, groups.get(name))]
+    called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    called.__annotations__ = {each.name: each.annotation for each in shown} | {"return": None}
+    return called
+
+
+def _shown(parameter: inspect.Parameter, group: Any) -> list[inspect.Parameter]:
+    if group is None:
+        return [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+    empty = inspect.Parameter.empty
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=empty if field.default is MISSING else field.default,
+            annotation=field.type,
+        )
+        for field in fields(group)
+    ]

@@ -13,9 +13,8 @@ from service.encoder.selection import PRECISIONS
 from service.errors import VitrineError
 from service.settings import Settings
 from service.signing import read_key
-from training.cli.console import AsJson, StoreUrl, app, open_registry
+from training.cli.console import AsJson, StoreUrl, app, grouped, open_registry
 from training.cli.going_on import go_on_from
-from training.cli.groups import grouped
 from training.cli.live import folder_of
 from training.watch import read_duration, watch
 
