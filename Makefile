@@ -122,7 +122,7 @@ push: ## the image to its registry
 	@case "$(notdir $(ENGINE))" in \
 	podman) $(ENGINE) push --digestfile "$(PUSHED)" "$(TAGGED)" ;; \
 	*) $(ENGINE) push "$(TAGGED)" && $(ENGINE) image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$(TAGGED)" \
-		| sed -n "s|^$(IMAGE)@||p" > "$(PUSHED)" ;; \
+		| sed -n "s|^$(IMAGE:docker.io/%=%)@||p" > "$(PUSHED)"; test -s "$(PUSHED)" ;; \
 	esac
 
 image-reference: ## name, tag and digest of the image that was pushed, as `vitrine promote --image` takes them

@@ -186,7 +186,7 @@ def prepare(work: Path) -> None:
     """The drawn shop, and a release of it, both made on the CPU."""
     from training.demo import boutique
 
-    boutique.write(work / "shop", items=ITEMS, users=300)
+    boutique.write(work / "shop", **SHOP)
     command = [
         sys.executable, "-m", "training", "train", str(work / "shop"), "--releases", str(work / "releases"),
         "--backbone", "convnet", "--weights", "none", "--epochs", "1", "--image-size", "64",

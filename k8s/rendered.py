@@ -1,6 +1,7 @@
 """What kustomize renders, and the pods that would come of it."""
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -48,6 +49,8 @@ class Pod:
 
 def render(folder: Path) -> list[Manifest]:
     """What kustomize makes of a folder."""
+    if shutil.which("kubectl") is None:
+        raise ValueError("kubectl, which renders the manifests, is not here: https://kubernetes.io/docs/tasks/tools")
     done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(f"{folder} cannot be rendered: {done.stderr.strip()}")
