@@ -33,6 +33,7 @@ from service.encoder.engines import PROVIDERS, TENSORRT
 from service.recommender.factors import Objective
 
 ITEMS, EPOCHS = 900, 24  # of the drawn shop
+SHOP = {"items": ITEMS, "shoppers": 300}  # that is drawn to serve from
 LIMIT = 150  # seconds of one part
 BATCHES = (1, 8, 32)
 SECONDS = 2.0  # of each measurement of speed

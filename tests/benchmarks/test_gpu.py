@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.processes import HOME
+from training.demo import boutique
 
 SCRIPT = HOME / "benchmarks" / "gpu.py"
 
@@ -44,6 +45,12 @@ def test_a_part_prints_its_figures_alone(tmp_path: Path) -> None:
     found = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(2)]
     assert found[0]["objective"] == pytest.approx(found[1]["objective"], rel=1e-6)
     assert found[0]["seconds"] > 0
+
+
+def test_the_shop_that_it_serves_from_can_be_drawn(gpu: ModuleType, tmp_path: Path) -> None:
+    """A smaller one, by the same arguments."""
+    boutique.write(tmp_path / "shop", **gpu.SHOP | {"items": 24})
+    assert len(list((tmp_path / "shop" / "images").iterdir())) == 24
 
 
 def test_what_differs_from_the_cpu_is_told(gpu: ModuleType) -> None:
