@@ -30,7 +30,7 @@ from training.progress import track
 TEMPLATE = Path(__file__).with_name("drift.html.j2")
 NAMED = 2  # bins that a sentence names
 ASKS = {
-    EMBEDDINGS: "Which corner of the catalogue do photos lie in? Each is named by its typical item.",
+    EMBEDDINGS: "Which cluster of the catalogue's vectors do photos lie in? Each is named by its most central item.",
     CATEGORIES: "Which category do they seem to be of?",
     IN_CATALOGUE: "Do they show anything of this kind of catalogue?",
     LIKENESS: "How near is the nearest item? The first tenth is the farthest.",

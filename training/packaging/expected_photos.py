@@ -1,8 +1,8 @@
 """How the photos that a release expects are distributed, for drift.json.
 
-The catalogue's own pictures stand for them, each asked as if its item were not there: a photo of something new lies as
-near to the others as they lie to each other. Where a column says which items the encoder did not learn from, those are
-asked alone.
+The catalogue's own pictures stand for them, each asked as if its item were not there, nor others of nearly the same
+picture: a photo of something new lies as near to the items as they lie to each other. Where a column says which items
+the encoder did not learn from, those are asked alone.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 
 from service.recommender.candidates import Candidates, CandidateSearch, Near, ResolvedQuery
-from service.recommender.drift.reference import Bins, Observation, Reference
+from service.recommender.drift.reference import FEWEST, Bins, Observation, Reference
 from service.recommender.index.vector_index import one_thread
 from service.recommender.pipeline import Recommender
 from service.recommender.query import Query
@@ -21,9 +21,9 @@ from training.data.split import HELD_OUT_SPLITS
 from training.progress import track
 
 PHOTOS = 2000  # that are asked at most
-FEWEST = 200  # held-out ones that are worth asking alone
-CORNERS, IN_A_CORNER = 24, 20  # of the catalogue: how many, and items in each of them at least
-CLUSTERED = 20_000  # items that the corners are found from
+FEWEST_HELD_OUT = 200  # that are worth asking alone
+CLUSTERS, IN_A_CLUSTER = 24, 20  # of the catalogue: how many, and items in each of them at least
+CLUSTERED = 20_000  # items that the clusters are found from
 CATEGORIES = 30  # that are told apart
 DECILES = np.arange(1, 10) / 10
 
@@ -35,22 +35,21 @@ def rows_to_ask(catalogue: Catalogue, *, split_column: str | None) -> np.ndarray
         return rows
     part = catalogue.items[split_column].astype(str).str.lower().to_numpy()
     held_out = rows[np.isin(part[rows], HELD_OUT_SPLITS)]
-    return held_out if len(held_out) >= FEWEST else rows
+    return held_out if len(held_out) >= FEWEST_HELD_OUT else rows
 
 
 def learn(recommender: Recommender, rows: np.ndarray, *, users: Sequence[str], seed: int) -> Reference | None:
-    """The reference of a release; None where it has no pictures. rows: (n,), as `rows_to_ask` gives them; users: ids
-    of those whom the release knows."""
-    index = recommender.release.index
-    if index is None or not len(rows):
+    """The reference of a release; None where it has no pictures, or too few. rows: (n,), as `rows_to_ask` gives them;
+    users: ids of those whom the release knows."""
+    if recommender.release.index is None or len(rows) < FEWEST:
         return None
     rng = np.random.default_rng(seed)
     asked = np.sort(rng.permutation(rows)[:PHOTOS])
-    observed, cosines = _ask(recommender, asked, rng.permutation(sorted(users)).tolist())
-    centroids, corners = _corners(recommender, rng)
+    observed, cosines = _Asker(recommender, rng.permutation(sorted(users)).tolist()).ask(asked)
+    centroids, clusters = _clusters(recommender, rng)
     bins = Bins(
         centroids=centroids,
-        corners=corners,
+        clusters=clusters,
         categories=_most_common(observed),
         likeness=_deciles(cosines),
         scores={
@@ -61,58 +60,63 @@ def learn(recommender: Recommender, rows: np.ndarray, *, users: Sequence[str], s
     return Reference(bins, bins.count(observed, cosines))
 
 
-def _ask(recommender: Recommender, rows: np.ndarray, users: Sequence[str]) -> tuple[list[Observation], np.ndarray]:
-    """What would be answered to each picture if its item were not there, and the cosines of the nearest others.
+class _Asker:
+    """Asks with the pictures of items, each as if that item were not there."""
 
-    One in two is asked by a user: the score rests on other terms then. rows: (n,) -> n, (n,) float32."""
-    search = CandidateSearch(recommender.release, recommender.sources)
-    observed, cosines = [], np.zeros(len(rows), np.float32)
-    for at, row in enumerate(track(rows.tolist(), "asking what photos are expected")):
-        query = Query(user_id=users[at // 2 % len(users)] if users and at % 2 else None, k=1)
-        others = _others(recommender, search, query, row)
-        observed.append(_observe(recommender, search, *others))
-        cosines[at] = max(others[1].cosines, default=0.0)
-    return observed, cosines
+    def __init__(self, recommender: Recommender, users: Sequence[str]) -> None:
+        """users: one in two pictures is asked by one: the score rests on other terms then."""
+        self._recommender, self._users = recommender, users
+        self._search = CandidateSearch(recommender.release, recommender.sources)
+        self._same = recommender.release.items.same()
+
+    def ask(self, rows: np.ndarray) -> tuple[list[Observation], np.ndarray]:
+        """What would be answered, and the cosines of the nearest others: (n,) rows -> n, (n,) float32."""
+        observed, cosines = [], np.zeros(len(rows), np.float32)
+        for at, row in enumerate(track(rows.tolist(), "asking what photos are expected")):
+            user = self._users[at // 2 % len(self._users)] if self._users and at % 2 else None
+            asked, found = self._without(Query(user_id=user, k=1), row)
+            assert found.near is not None, "it has a picture"
+            observed.append(self._observe(asked, found, found.near))
+            cosines[at] = found.near.cosines.max(initial=0.0)
+        return observed, cosines
+
+    def _without(self, query: Query, row: int) -> tuple[ResolvedQuery, Candidates]:
+        """What is asked with the picture of an item, and what is found for it."""
+        vector = self._search.vector_of_item(Query(item_id=self._recommender.release.items.ids[row]))
+        asked = ResolvedQuery(query, vector, self._recommender.users.know(query))
+        found = self._search.candidates(asked)
+        left_out = np.array([row])
+        if self._same is not None and self._same[row]:
+            left_out = np.flatnonzero(self._same == self._same[row])
+        near = found.near
+        if near is not None:
+            kept = ~np.isin(near.rows, left_out)
+            near = Near(near.rows[kept], near.cosines[kept])
+        return asked, Candidates(np.setdiff1d(found.rows, left_out), near)
+
+    def _observe(self, asked: ResolvedQuery, found: Candidates, near: Near) -> Observation:
+        assert asked.vector is not None, "it has a picture"
+        known = self._search.in_catalogue(near)
+        [items] = self._recommender.scorer.rank([asked], [found])
+        return Observation(
+            vector=asked.vector,
+            category=self._recommender.photos.describe(near, in_catalogue=known)["category"],
+            in_catalogue=known,
+            is_match=False,
+            tier=asked.tier if known and items else "",
+            score=items[0].score if items else 0.0,
+        )
 
 
-def _others(
-    recommender: Recommender, search: CandidateSearch, query: Query, row: int
-) -> tuple[ResolvedQuery, Near, Candidates]:
-    """What is asked with the picture of an item, what is near it, and what may be answered, without that item."""
-    vector = search.vector_of_item(Query(item_id=recommender.release.items.ids[row]))
-    asked = ResolvedQuery(query, vector, recommender.users.know(query))
-    found = search.candidates(asked)
-    assert found.near is not None, "it has a vector"
-    kept = found.near.rows != row
-    near = Near(found.near.rows[kept], found.near.cosines[kept])
-    return asked, near, Candidates(found.rows[found.rows != row], near)
-
-
-def _observe(
-    recommender: Recommender, search: CandidateSearch, asked: ResolvedQuery, near: Near, found: Candidates
-) -> Observation:
-    assert asked.vector is not None
-    known = search.in_catalogue(near)
-    [items] = recommender.scorer.rank([asked], [found])
-    return Observation(
-        vector=asked.vector,
-        category=recommender.photos.describe(near, in_catalogue=known)["category"],
-        in_catalogue=known,
-        is_match=False,
-        tier=asked.tier if known and items else "",
-        score=items[0].score if items else 0.0,
-    )
-
-
-def _corners(recommender: Recommender, rng: np.random.Generator) -> tuple[np.ndarray, tuple[str, ...]]:
+def _clusters(recommender: Recommender, rng: np.random.Generator) -> tuple[np.ndarray, tuple[str, ...]]:
     """Centroids of the items' vectors, by spherical k-means, and each one's nearest item for a name."""
     index, items = recommender.release.index, recommender.release.items
     assert index is not None
     rows = np.sort(rng.permutation(np.flatnonzero(index.pictured))[:CLUSTERED])
     vectors = np.ascontiguousarray(index.vectors(rows))
-    corners = int(np.clip(len(rows) // IN_A_CORNER, 1, CORNERS))
+    clusters = int(np.clip(len(rows) // IN_A_CLUSTER, 1, CLUSTERS))
     with one_thread():  # the order in which threads add up would change the last digits
-        found = faiss.Kmeans(vectors.shape[1], corners, niter=25, seed=0, spherical=True, min_points_per_centroid=1)
+        found = faiss.Kmeans(vectors.shape[1], clusters, niter=25, seed=0, spherical=True, min_points_per_centroid=1)
         found.train(vectors)
     typical = rows[(vectors @ found.centroids.T).argmax(axis=0)]
     return found.centroids, tuple(items.ids[row] for row in typical.tolist())

@@ -1,8 +1,8 @@
 """drift.json: how the photos that a release expects are distributed, and which bin of that a photo falls into.
 
-training/packaging/expected_photos.py makes it. Five distributions: which of the catalogue's corners a photo lies in
-(embeddings), the category that it seems to be of, whether it is of this kind of catalogue at all, how near the nearest
-item is (likeness), and the score of the best item.
+training/packaging/expected_photos.py makes it. There are five distributions: which cluster of the catalogue's vectors
+a photo lies in (embeddings), the category that it seems to be of, whether it is of this kind of catalogue at all, how
+near the nearest item is (likeness), and the score of the best item.
 """
 
 import json
@@ -21,6 +21,7 @@ from service.recommender.query import Query, SimilarQuery
 from service.recommender.recommendation import Recommendation
 
 FILE, VERSION = "drift.json", 1
+FEWEST = 50  # pictures that a reference is made of
 EMBEDDINGS, CATEGORIES, IN_CATALOGUE, LIKENESS, SCORES = WHAT = (
     "embeddings", "categories", "in_catalogue", "likeness", "scores",
 )  # fmt: skip
@@ -66,11 +67,11 @@ def nearest(index: Index, observed: Sequence[Observation]) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Bins:
-    """Where a photo is counted. centroids: (corners, dim) float32; corners: a name for each; likeness: (9,), the
-    deciles; scores: the same for each tier."""
+    """Where a photo is counted. centroids: (clusters, dim) float32; clusters: the item that stands for each; likeness:
+    (9,), the deciles; scores: the same for each tier."""
 
     centroids: np.ndarray
-    corners: tuple[str, ...]
+    clusters: tuple[str, ...]
     categories: tuple[str, ...]
     likeness: np.ndarray
     scores: Mapping[str, np.ndarray]
@@ -78,7 +79,7 @@ class Bins:
     def names(self) -> dict[str, tuple[str, ...]]:
         """what -> a name for each bin."""
         return {
-            EMBEDDINGS: self.corners, CATEGORIES: (*self.categories, OTHER), IN_CATALOGUE: (FOREIGN, KNOWN),
+            EMBEDDINGS: self.clusters, CATEGORIES: (*self.categories, OTHER), IN_CATALOGUE: (FOREIGN, KNOWN),
             LIKENESS: TENTHS, SCORES: TENTHS,
         }  # fmt: skip
 
@@ -119,7 +120,7 @@ class Reference:
             raise ReleaseTooNew(f"{path} has version {said['version']}; this code reads {VERSION}: upgrade vitrine")
         bins = Bins(
             centroids=np.array(said["centroids"], np.float32),
-            corners=tuple(said["corners"]),
+            clusters=tuple(said["clusters"]),
             categories=tuple(said["categories"]),
             likeness=np.array(said["likeness"]),
             scores={tier: np.array(deciles) for tier, deciles in said["scores"].items()},
@@ -132,7 +133,7 @@ class Reference:
         said = {
             "version": VERSION,
             "centroids": [[round(part, 5) for part in centroid] for centroid in bins.centroids.tolist()],
-            "corners": bins.corners,
+            "clusters": bins.clusters,
             "categories": bins.categories,
             "likeness": bins.likeness.tolist(),
             "scores": {tier: deciles.tolist() for tier, deciles in bins.scores.items()},
@@ -167,4 +168,4 @@ def why_not(expected: Reference | None, *, pictured: bool) -> str:
         return ""
     if not pictured:
         return "the release has no pictures"
-    return f"the release was packaged without {FILE}, before drift was measured: train it anew"
+    return f"the release was packaged without {FILE}: by an earlier vitrine, or from fewer than {FEWEST} pictures"

@@ -103,7 +103,7 @@ def test_the_port_of_metrics_tells_drift_as_json(watched: Service) -> None:
 
 @pytest.mark.parametrize(
     ("release", "window", "why"),
-    [("fixture", "3600", "train it anew"), ("1", "0", "VITRINE_DRIFT_WINDOW is 0")],
+    [("fixture", "3600", "without drift.json"), ("1", "0", "VITRINE_DRIFT_WINDOW is 0")],
 )
 def test_what_cannot_be_measured_is_said(
     two_releases: Path, tmp_path: Path, release: str, window: str, why: str

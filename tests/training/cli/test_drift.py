@@ -56,8 +56,8 @@ def test_the_page_has_two_bars_for_each_bin_and_pictures(colour_release: Path, r
     page = out.read_text()
     bins = sum(len(shift["names"]) for shift in said["shifts"])
     assert page.count('<rect class="expected"') == page.count('<rect class="seen"') == bins
-    corners = next(shift["names"] for shift in said["shifts"] if shift["what"] == EMBEDDINGS)
-    assert page.count("data:image/jpeg;base64,") == len(corners)
+    clusters = next(shift["names"] for shift in said["shifts"] if shift["what"] == EMBEDDINGS)
+    assert page.count("data:image/jpeg;base64,") == len(clusters)
     assert re.search(r"Drift: PSI \d.*Most of it: red", page)
     assert re.search(r'aria-label="2\d\.\d % expected, 100\.0 % seen"', page)
     assert "http" not in page, "it loads nothing"
