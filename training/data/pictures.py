@@ -149,7 +149,7 @@ def examine(catalogue: Catalogue) -> Examined:
     same = find_same(
         catalogue,
         rows,
-        np.array([colours[row] for row in rows.tolist()], np.uint8).reshape(len(rows), -1),
+        np.array([colours[row] for row in rows.tolist()], np.uint8).reshape(len(rows), duplicates.COARSE**2 * 3),
         lambda at: preprocessing.decode(catalogue.picture(int(rows[at])), preprocessing=SQUARE),
     )
     return Examined({row: dict(sorted(unreadable[row].items())) for row in sorted(unreadable)}, same)
