@@ -62,8 +62,13 @@ class Writers(Clients):
         self.prices: dict[str, int] = {}  # item -> its last acknowledged price
         self.again = 0
         self.wrong: list[str] = []
+        self._given_up = False
         self._pod = pod
         super().__init__([lambda name=f"c{number}": self._write(name) for number in range(CLIENTS)])
+
+    def __exit__(self, *error: object) -> None:
+        self._given_up = error[0] is not None  # no pod comes back that would acknowledge anything
+        super().__exit__(*error)
 
     def _write(self, name: str) -> None:
         number = 0
@@ -78,7 +83,7 @@ class Writers(Clients):
 
     def _until_acknowledged(self, method: str, path: str, body: dict[str, Any], key: str) -> None:
         headers = {**CATALOGUE, "Idempotency-Key": key}
-        while True:
+        while not self._given_up:
             try:
                 response = self._pod.service.http.request(method, path, json=body, headers=headers)
             except (httpx.TransportError, RuntimeError):  # killed; or its client was closed meanwhile
