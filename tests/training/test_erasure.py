@@ -21,6 +21,8 @@ from training.live.export import export
 from training.pipeline import train
 from training.ranker.fitting import RankerParameters
 
+pytestmark = pytest.mark.slow  # it trains several releases
+
 KEY = "a secret of the test"
 GONE, BACK = "00007", "00008"  # erased; erased, and there again
 

@@ -22,6 +22,8 @@ from training.stage_cache import StageCache
 from training.stages.continued import ContinuedRun, open_run
 from training.stages.run import Run
 
+pytestmark = pytest.mark.slow  # it trains several releases
+
 NEW = 3  # items that come
 
 
