@@ -23,6 +23,8 @@ TRAIN_DEMO := $(BIN)/vitrine train demo --releases releases --backbone convnet -
 # side by side that take a thread a core wait for each other, and last three times as long
 PYTEST := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 POLL := --model-control-mode=poll --repository-poll-secs=2 --exit-on-error=false
+# a process without compiled libraries spends four times as long on its start
+unexport PYTHONDONTWRITEBYTECODE
 export REASON WHO # a commit's message may hold anything: the shell reads it from the environment
 
 .DEFAULT_GOAL := help

@@ -9,6 +9,11 @@ INTERRUPTED = 130  # exit code, as shells have it
 _interrupted = False
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C. Of a plain KeyboardInterrupt that passed through exec, as dataclasses call it while modules load,
+    `python -m` ends by the signal, whoever caught it."""
+
+
 def main() -> None:
     """Run the command line. Ctrl-C, also while it is still loading, leaves one line; a second one waits for nothing."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell has what is in the background ignore it
@@ -32,7 +37,7 @@ def _interrupt(number: int, frame: Any) -> None:
     _interrupted = True
     signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     os.write(2, b"interrupted\n")
-    raise KeyboardInterrupt
+    raise Interrupted
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -28,7 +29,8 @@ PORTS = ("--port", str(free_port()), "--grpc-port", "0", "--metrics-port", "0") 
 def vitrine(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
     """What it says; the exit code must be this, and no traceback comes with it."""
     command = [sys.executable, "-m", "training", *map(str, arguments)]
-    done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=False)
+    wide = {**os.environ, "COLUMNS": "200"}  # whatever terminal the tests run in
+    done = subprocess.run(command, cwd=HOME, env=wide, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done

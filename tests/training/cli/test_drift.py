@@ -10,7 +10,8 @@ import pytest
 
 from service.recommender.drift.reference import CATEGORIES, EMBEDDINGS, WHAT
 from tests import colours
-from tests.processes import FIXTURES, serve, wait_until
+from tests.processes import FIXTURES, serve
+from tests.service.observability.test_drift_monitor import send
 from tests.training.cli.test_commands import vitrine
 
 
@@ -68,11 +69,7 @@ def test_services_tell_it_together(colour_release: Path, tmp_path: Path) -> None
     halves = (["red", "green"], ["blue", "yellow"])
     with serve(colour_release, tmp_path / "a") as one, serve(colour_release, tmp_path / "b") as other:
         for service, names in zip((one, other), halves, strict=True):
-            for photo in colours.photos(80, rng=np.random.default_rng(3), colours=names):
-                service.http.post("/recommend", files={"image": photo}).raise_for_status()
-        for service in (one, other):
-            counted = f'vitrine_drift_photos{{what="{CATEGORIES}"}}'
-            wait_until(lambda service=service, counted=counted: service.metric(counted) == 80)
+            send(service, colours.photos(80, rng=np.random.default_rng(3), colours=names))
         urls = [f"http://127.0.0.1:{service.metrics}" for service in (one, other)]
         out = ("--out", tmp_path / "page.html", "--json")
         alone = json.loads(vitrine("drift", "--from", urls[0], *out, code=1).stdout)
