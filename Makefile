@@ -39,7 +39,7 @@ install: .venv/installed-$(EXTRA) ## make the environment (.venv)
 # uv, which the lock holds too, installs the rest in a quarter of pip's time
 .venv/installed-%: pyproject.toml requirements-%.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv --clear .venv # what the lock names, and nothing of an earlier one or of the other extra
 	sed -n '/^uv==/,/[^\\]$$/p' requirements-$*.txt > .venv/uv.txt
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r .venv/uv.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-$*.txt
@@ -62,7 +62,7 @@ serve: install releases/1/manifest.json ## train the demo release if there is no
 	touch $@
 
 model_repository/encoder/1/model.onnx: releases/1/manifest.json
-	$(TRAIN_DEMO) --only export --model-repository model_repository
+	$(BIN)/vitrine install-encoder releases/1 --model-repository model_repository
 
 serve-triton: .triton/installed model_repository/encoder/1/model.onnx ## the same with the encoder in a Triton server beside the service
 	.triton/tritonserver --model-repository=model_repository $(POLL) --http-port=8000 --grpc-port=8001 --metrics-port=8002 & \

@@ -38,3 +38,12 @@ def export(client: httpx.Client, user_id: str) -> dict[str, Any]:
     """What is held of a user."""
     found: dict[str, Any] = client.post("/users/export", json={"user_id": user_id}, headers=ADMIN).json()
     return found
+
+
+def assert_problem(response: httpx.Response, status: int, said: str, field: str | None = None) -> None:
+    """An error says what is wrong, and with what."""
+    assert response.status_code == status, response.text
+    body = response.json()
+    assert said in body["detail"], body
+    assert body.get("field") == field, body
+    assert len(body["detail"]) < 600

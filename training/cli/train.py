@@ -65,7 +65,7 @@ class ReleaseOptions:
         float, typer.Option(min=0.5, max=0.999, help="recall@10 for which a large catalogue's index is searched")
     ] = 0.99
     model_repository: Annotated[
-        Path | None, typer.Option(help="Also install the encoder for Triton: a model repository")
+        Path | None, typer.Option(help="Also install the encoder into this model repository of Triton")
     ] = None
     register: Annotated[
         bool, typer.Option(help="Number and keep the release in the registry (MLFLOW_TRACKING_URI, or beside it)")

@@ -1,4 +1,4 @@
-"""The verbs about Triton: lint-repository, prune-repository, export-tensorrt."""
+"""The verbs about Triton: install-encoder, lint-repository, prune-repository, export-tensorrt."""
 
 import json
 import os
@@ -12,6 +12,23 @@ from service.settings import Settings
 from training.cli.console import AsJson, ReleasePath, app, open_registry, out
 
 RepositoryPath = Annotated[Path, typer.Argument(help="Triton's model repository")]
+
+
+@app.command(
+    "install-encoder", epilog="Example: vitrine install-encoder releases/7 --model-repository model_repository"
+)
+def install_encoder(
+    release: ReleasePath,
+    repository: Annotated[Path, typer.Option("--model-repository", help="Triton's model repository")] = Path(
+        "model_repository"
+    ),
+) -> None:
+    """Put a release's encoder into a model repository as the version of its number, once it was loaded and run. Prints
+    its path."""
+    from service.recommender.release import Release
+    from service.serving import model_repository
+
+    out.print(str(model_repository.install(Release.open(release), repository)), soft_wrap=True)
 
 
 @app.command("lint-repository", epilog="Example: vitrine lint-repository model_repository")

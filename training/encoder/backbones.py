@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from service.errors import CatalogueError
@@ -78,6 +77,8 @@ def build(name: str, *, weights: str, dim: int) -> Embedder:
         if weights == "imagenet":
             raise CatalogueError("convnet has no ImageNet weights; train it from nothing: --weights none")
     else:
+        import torchvision  # which takes seconds, and which convnet does without
+
         known = torchvision.models.list_models(module=torchvision.models)
         if name not in known:
             raise CatalogueError(f"unknown backbone {name!r}; expected convnet or one of {', '.join(known)}")
@@ -89,6 +90,8 @@ def build(name: str, *, weights: str, dim: int) -> Embedder:
 
 
 def _torchvision_model(name: str, weights: str) -> nn.Module:
+    import torchvision
+
     if weights != "imagenet":
         return torchvision.models.get_model(name, weights=None)
     try:

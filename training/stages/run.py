@@ -1,7 +1,6 @@
 """The stages of a training over one catalogue, each of which asks for those before it."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -34,7 +33,6 @@ from training.ranker import stage as ranking
 from training.ranker.continued import chosen_before, start_of
 from training.stage_cache import CODE, STAGES, Product, StageCache
 from training.stages.inputs import encoder_parameters, read_catalogue, require_enough, touched_pairs
-from training.triton import repository
 
 if TYPE_CHECKING:  # MLflow takes longer to import than most commands to run
     from training.promotion.registry import Registry
@@ -75,19 +73,14 @@ class Run:
         if only == "ranker" and self.split is None:
             raise CatalogueError("the catalogue has no interactions: there is no stage ranker")
         if only is not None and only != "package":
-            product = getattr(self, only)()
+            getattr(self, only)()
             if only == "export":
                 self.precisions()
-                self._install(lambda: repository.release_with(product.folder / "encoder.onnx", self.options.releases))
             return None
         path = self.package()
-        self._install(lambda: path)
-        return path
-
-    def _install(self, release: Callable[[], Path]) -> None:
         if self.options.model_repository is not None and self.pictures is not None:
-            opened = Release.open(release())
-            say(f"Triton: {model_repository.install(opened, self.options.model_repository)}")
+            say(f"Triton: {model_repository.install(Release.open(path), self.options.model_repository)}")
+        return path
 
     def _make(self, stage: str, inputs: dict[str, Any], build: Any, *, resumable: bool = False) -> Product:
         """The product of a stage. With `--only`, stages before the named one must have been run."""

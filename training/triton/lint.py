@@ -16,7 +16,7 @@ import onnxruntime
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from service.serving.model_repository import MODEL, PLAN_MODEL
+from service.serving.model_repository import MODEL
 from training.encoder.export import WEIGHTS, named_after_weights
 from training.triton.repository import versions
 
@@ -115,7 +115,7 @@ def _identity(config: Any, folder: Path) -> Iterator[str]:
 
 def _policy(config: Any, folder: Path) -> Iterator[str]:
     found, which = versions(folder), config.version_policy.WhichOneof("policy_choice")
-    if folder.name == PLAN_MODEL and not found:
+    if not found:
         yield "there is no version of it: a model without one makes the whole server not ready"
     if which == "specific":
         if absent := sorted(set(config.version_policy.specific.versions) - set(found)):

@@ -5,23 +5,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from service.errors import ReleaseMismatch
-from service.files import digest
-from service.recommender.release import Manifest
 from service.serving.model_repository import MODEL, PLAN_MODEL
-
-
-def release_with(encoder: Path, releases: Path) -> Path:
-    """The newest release whose encoder this is. Raises ReleaseMismatch where there is none."""
-    fingerprint = digest(encoder)
-    for number in sorted((int(path.name) for path in releases.glob("[0-9]*") if path.name.isdigit()), reverse=True):
-        release = releases / str(number)
-        if (Manifest.read(release).encoder or {}).get("fingerprint") == fingerprint:
-            return release
-    raise ReleaseMismatch(
-        f"no release in {releases} holds this encoder, and a version has the number of its release: package it first, "
-        "with vitrine train and without --only"
-    )
 
 
 def versions(model: Path) -> list[int]:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from service.live.store import Store
+from service.recommender.pipeline import Recommender
+from tests.service.live.live_shop import Shop
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -22,3 +24,11 @@ def store(store_url: str) -> Iterator[Store]:
     opened = Store.open(store_url)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def shop(release_folder: Path, boutique_folder: Path, recommender: Recommender, tmp_path: Path) -> Iterator[Shop]:
+    """The boutique, unchanged."""
+    store = Store.open(str(tmp_path / "live.db"))
+    yield Shop(release_folder, store, boutique_folder / "images", recommender.encoder)
+    store.close()

@@ -2,8 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,89 +10,18 @@ import pytest
 
 from service.errors import BadQuery, NotFound
 from service.live.operations import (
-    AddEvents,
-    EraseUser,
-    LinkSession,
-    NewEvent,
     PatchItem,
     Picture,
     PutItem,
     WithdrawItem,
 )
 from service.live.overlay import Overlay
-from service.live.store import Store
-from service.live.unit_of_work import Operation
 from service.recommender.pipeline import Recommender
-from service.recommender.query import Event, Query, SimilarQuery
-from service.recommender.recommendation import Recommendation
-from service.recommender.release import Release
-from service.recommender.user_keys import DEFAULT_USER_KEY, erasure_mark, hash_session, hash_user
+from service.recommender.query import Event, SimilarQuery
+from tests.service.live.live_shop import USERS, Shop, ids
 
-USERS = [f"{number:05d}" for number in range(0, 200, 10)]
 MOVED = [f"{number:04d}" for number in range(100, 144)]
 PHOTOS = [f"{number:04d}" for number in (4, 17, 101, 126, 140)]
-
-
-class Shop:
-    """A release, a store beside it, and what follows the store."""
-
-    def __init__(self, release: Path, store: Store, images: Path, encoder: Any) -> None:
-        """encoder: of the release, opened already."""
-        self._release, self.store, self._images, self._encoder = release, store, images, encoder
-        self.recommender, self.overlay = self.open()
-
-    def open(self) -> tuple[Recommender, Overlay]:
-        """The release anew, with all that the store holds."""
-        recommender = Recommender(Release.open(self._release), encoder=self._encoder)
-        overlay = Overlay(recommender, self.store)
-        overlay.catch_up()
-        return recommender, overlay
-
-    def photo(self, item_id: str) -> bytes:
-        """The picture that the catalogue has of an item."""
-        return (self._images / f"{item_id}.jpg").read_bytes()
-
-    def look(self, *pictures: bytes) -> list[Picture]:
-        """Pictures as the API hands them over."""
-        return self.overlay.reader.read([pictures])[0]
-
-    def described(self, item_id: str) -> dict[str, Any]:
-        """Title, category and attributes of an item, by name."""
-        items = self.recommender.release.items
-        found = items.describe(items.row(item_id))
-        values = {**found["attributes"], "title": found["title"], "category": found["category"]}
-        return {name: value for name, value in values.items() if value is not None}
-
-    def change(self, *operations: Operation) -> list[Any]:
-        """Write, and follow."""
-        replies = self.store.write(operations)
-        assert not [each for each in replies if isinstance(each, Exception)]
-        self.overlay.catch_up()
-        return replies
-
-    def put(self, item_id: str, attributes: dict[str, Any] | None = None, *pictures: bytes) -> None:
-        """As PUT /items/{item_id}."""
-        self.change(PutItem(item_id, attributes or {}, self.look(*pictures)))
-
-    def ask(self, recommender: Recommender | None = None, **fields: Any) -> Recommendation:
-        """One answer."""
-        return (recommender or self.recommender).recommend([Query(**fields)])[0]
-
-    def similar(self, **fields: Any) -> Recommendation:
-        """One answer."""
-        return self.recommender.similar([SimilarQuery(**fields)])[0]
-
-
-@pytest.fixture
-def shop(release_folder: Path, boutique_folder: Path, recommender: Recommender, tmp_path: Path) -> Iterator[Shop]:
-    """The boutique, unchanged."""
-    store = Store.open(str(tmp_path / "live.db"))
-    yield Shop(release_folder, store, boutique_folder / "images", recommender.encoder)
-    store.close()
-
-
-def ids(answer: Recommendation) -> list[str]:
-    return [item.item_id for item in answer.items]
 
 
 def test_items_under_other_ids_with_the_same_pictures_are_answered_alike(shop: Shop, recommender: Recommender) -> None:
@@ -269,77 +197,6 @@ def test_a_value_of_another_kind_than_the_release_has_is_left_out(shop: Shop) ->
     """Another pod's release may have had no such column when it was accepted."""
     shop.put("a", {"price": "cheap", "category": "dress"})
     assert shop.described("a") == {"category": "dress", "title": ""}
-
-
-def test_an_item_that_nobody_has_touched_has_the_factor_that_its_features_let_expect(shop: Shop) -> None:
-    """With picture and attributes of what a user likes best it scores above one with those of what they like least."""
-    release, above = shop.recommender.release, 0
-    assert release.ranker is not None
-    assert release.item_prior is not None
-    for user in USERS[:10]:
-        found = ids(shop.ask(user_id=user, k=100))
-        for name, item_id in (("like", found[0]), ("unlike", found[-1])):
-            shop.put(name, shop.described(item_id), shop.photo(item_id))
-        rows = [release.items.row(name) for name in ("like", "unlike")]
-        like, unlike = shop.recommender.score(user, rows)[0]
-        above += bool(like > unlike)
-    assert above >= 8
-    vector = shop.recommender.embed([shop.photo(item_id)])[0]
-    expected = release.item_prior.factor(shop.described("unlike"), vector)
-    np.testing.assert_allclose(release.ranker.factors_of(np.array(rows[1:]))[0], expected, rtol=1e-3, atol=1e-5)
-    assert expected.any()
-
-
-def test_what_users_touch_becomes_popular(shop: Shop) -> None:
-    """Each user counts once; a dismissal, and who had touched it before, do not count."""
-    shop.put("hit", {"category": "dress"})
-    users = [hash_user(f"new {number}", DEFAULT_USER_KEY) for number in range(200)]
-    shop.change(*[AddEvents([NewEvent(user, "hit", "view"), NewEvent(user, "hit", "cart")]) for user in users])
-    shop.change(AddEvents([NewEvent(hash_user("x", DEFAULT_USER_KEY), "hit", "dismiss")]))
-    items = shop.recommender.release.items
-    assert items.popularity[items.row("hit")] == 200
-    assert ids(shop.ask())[0] == "hit"
-    seen = shop.recommender.profile(USERS[0]).items[0]
-    before = items.popularity[items.row(seen)]
-    shop.change(AddEvents([NewEvent(hash_user(USERS[0], DEFAULT_USER_KEY), seen, "view")]))
-    assert items.popularity[items.row(seen)] == before
-
-
-def test_events_of_a_user_whom_the_release_does_not_know_are_their_taste(shop: Shop) -> None:
-    """As if they had been sent with the query; what they have seen is left out."""
-    user = hash_user("new", DEFAULT_USER_KEY)
-    assert shop.ask(user_id="new").tier == "popular"
-    shop.change(AddEvents([NewEvent(user, "0004", "purchase", timestamp=1.0), NewEvent(user, "0016", "view")]))
-    answer = shop.ask(user_id="new")
-    sent = shop.ask(events=(Event("0004", "purchase"), Event("0016", "view")))
-    assert answer.tier == "taste"
-    assert ids(answer) == ids(sent)
-    assert not {"0004", "0016"} & set(ids(answer))
-
-
-def test_a_session_is_known_and_goes_over_to_its_user(shop: Shop) -> None:
-    """What was done before signing in counts for the user from then on, and what the user did for the session."""
-    session, user = hash_session("s", DEFAULT_USER_KEY), hash_user("new", DEFAULT_USER_KEY)
-    shop.change(AddEvents([NewEvent(session, "0004", "purchase")], (session,)))
-    assert shop.ask(session_id="s").tier == "taste"
-    assert shop.ask(user_id="new").tier == "popular"
-    shop.change(LinkSession(session, user))
-    assert ids(shop.ask(user_id="new")) == ids(shop.ask(session_id="s"))
-    assert shop.ask(user_id="new").tier == "taste"
-
-
-def test_an_erased_user_is_unknown_to_the_release_as_well(shop: Shop) -> None:
-    """Neither what was trained nor what came since answers; what comes afterwards does; nobody else notices."""
-    user, other = hash_user(USERS[0], DEFAULT_USER_KEY), ids(shop.ask(user_id=USERS[1]))
-    shop.change(AddEvents([NewEvent(user, "0004", "purchase")]))
-    shop.change(EraseUser(user, erasure_mark(user)))
-    for recommender, _ in (shop.open(), (shop.recommender, shop.overlay)):
-        assert shop.ask(recommender, user_id=USERS[0]).tier == "popular"
-        with pytest.raises(NotFound):
-            recommender.profile(USERS[0])
-    assert ids(shop.ask(user_id=USERS[1])) == other
-    shop.change(AddEvents([NewEvent(user, "0016", "purchase")]))
-    assert shop.recommender.profile(USERS[0]).items == ["0016"]
 
 
 def test_a_picture_that_another_encoder_has_seen_is_looked_at_again(shop: Shop) -> None:

@@ -79,6 +79,7 @@ class Users(Clients):
             self.wrong.append(f"release {release}, user {USERS[at]}: {items}")
 
 
+@pytest.mark.slow
 def test_twenty_switches_under_load_lose_and_mix_nothing(
     releases: Path, answers: dict[str, list[list[str]]], tmp_path: Path
 ) -> None:

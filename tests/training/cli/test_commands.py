@@ -19,8 +19,8 @@ from training.cli.main import app
 
 VERBS = (
     "demo-data", "check", "tune", "train", "evaluate", "segments", "recommend", "recommend-all", "score", "serve",
-    "lint-repository", "prune-repository", "export-tensorrt", "pull", "gate", "promote", "rollback", "history",
-    "status", "diff", "shadow-report", "drift", "bento", "image", "export-store", "erase",
+    "install-encoder", "lint-repository", "prune-repository", "export-tensorrt", "pull", "gate", "promote", "rollback",
+    "history", "status", "diff", "shadow-report", "drift", "bento", "image", "export-store", "erase",
 )  # fmt: skip
 
 PORTS = ("--port", str(free_port()), "--grpc-port", "0", "--metrics-port", "0")  # the usual ones may be taken
@@ -163,6 +163,7 @@ def without_pictures(boutique_folder: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_what_tune_finds_train_uses(boutique_folder: Path, tmp_path: Path) -> None:
     """From tuned.json, but for what is given by hand."""
     shop, releases = without_pictures(boutique_folder, tmp_path / "shop"), tmp_path / "releases"

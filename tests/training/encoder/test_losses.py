@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.multiprocessing
 from torch.nn import functional
@@ -35,6 +36,7 @@ def _one_of_two(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_of_64_learn_what_one_of_128_does(tmp_path: Path) -> None:
     """2 x 64 over gloo: the same loss and, after DistributedDataParallel, the same gradient as 1 x 128."""
     torch.multiprocessing.spawn(_one_of_two, args=(str(tmp_path),), nprocs=2)

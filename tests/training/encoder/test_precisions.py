@@ -62,6 +62,7 @@ def test_int8_calibrated_on_noise_is_refused_with_its_figures(
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_a_release_serves_each_of_its_precisions(boutique_folder: Path, release_folder: Path, tmp_path: Path) -> None:
     """Each proves itself on golden vectors of its own, and the manifest says how far its answers are float32's."""
     releases = Path(shutil.copytree(release_folder.parent, tmp_path / "releases"))  # the encoder need not train again

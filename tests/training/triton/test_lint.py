@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -92,6 +93,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "no model in a version": (lambda folder: (folder / "encoder" / "7").mkdir(), "model.onnx is missing"),
     "no ONNX": (lambda folder: (folder / "encoder" / "1" / "model.onnx").write_bytes(b"\0\1\2"), "not an ONNX model"),
     "weights without a name": (rename_weights, "old engine could answer"),
+    "a model without a version": (lambda folder: shutil.rmtree(folder / "encoder" / "1"), "not ready"),
     "a plan model without a plan": (
         lambda folder: (folder / "encoder_trt").mkdir()
         or (folder / "encoder_trt" / "config.pbtxt").write_text(installing.PLAN_CONFIG.read_text()),

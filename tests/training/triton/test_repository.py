@@ -18,20 +18,19 @@ from service.errors import ReleaseDamaged, ReleaseMismatch
 from service.recommender.release import Release
 from service.serving import model_repository as installing
 from tests.quick import options
+from tests.training.cli.test_commands import vitrine
 from tests.training.triton.conftest import truncated
 from training.encoder.export import named_after_weights
 from training.pipeline import train
 from training.triton import repository
 
 
-def test_training_installs_its_release_as_the_version_of_its_number(
-    boutique_folder: Path, release_folder: Path
-) -> None:
-    """`--only export --model-repository` finds the release that holds the encoder; twice is once."""
-    folder = release_folder.parent / "repository"
-    asked = options(boutique_folder, release_folder.parent, only="export", model_repository=folder)
+def test_an_encoder_is_the_version_of_its_releases_number(release_folder: Path, tmp_path: Path) -> None:
+    """`vitrine install-encoder`; twice is once."""
+    folder = tmp_path / "repository"
     for _ in range(2):
-        assert train(asked) is None
+        said = vitrine("install-encoder", release_folder, "--model-repository", folder).stdout
+        assert said.strip() == str(folder / "encoder" / "1" / "model.onnx")
     assert (folder / "encoder" / "1" / "model.onnx").read_bytes() == (release_folder / "encoder.onnx").read_bytes()
     assert (folder / "encoder" / "config.pbtxt").read_text() == installing.CONFIG.read_text()
     assert [path.name for path in (folder / "encoder").iterdir() if path.name.startswith(".")] == []
@@ -80,12 +79,6 @@ def test_a_network_that_fails_never_gets_a_versions_name(
     with pytest.raises(ReleaseDamaged, match=said):
         installing.install(release, tmp_path / "serves")
     assert [path.name for path in serves.iterdir()] == ["7"]
-
-
-def test_an_encoder_without_a_release_has_no_number(tmp_path: Path, release_folder: Path) -> None:
-    """It must be packaged first."""
-    with pytest.raises(ReleaseMismatch, match="package it first"):
-        repository.release_with(release_folder / "encoder.onnx", tmp_path)
 
 
 def test_pruning_keeps_what_is_named(model_repository: Path, release_folder: Path, tmp_path: Path) -> None:
