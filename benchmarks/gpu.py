@@ -110,7 +110,7 @@ def network(work: Path) -> dict[str, Any]:
     """The export of an untrained network in each provider that this onnxruntime has and that works here."""
     import onnxruntime
 
-    from service.encoder.engines import tensorrt_options
+    from service.encoder.engines import available_providers, tensorrt_options
     from training.encoder.backbones import build
     from training.encoder.export import export
 
@@ -119,7 +119,7 @@ def network(work: Path) -> dict[str, Any]:
     pixels = np.random.default_rng(0).integers(0, 256, (max(BATCHES), 224, 224, 3), np.uint8)
     if not path.exists():
         export(build("mobilenet_v2", weights="none", dim=128), path, pictures=torch.from_numpy(pixels), ingredients={})
-    there, found = onnxruntime.get_available_providers(), {}
+    there, found = available_providers(), {}
     for provider in PROVIDERS:
         if provider not in there:
             found[provider] = {"unavailable": f"onnxruntime {onnxruntime.__version__} was built without it"}

@@ -37,11 +37,11 @@ class OnnxRuntime:
         options.log_severity_level = 3
         if lanes > 1:  # threads that spin while they wait would take the cores from the other lanes
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        there = onnxruntime.get_available_providers()
-        providers: list[tuple[str, dict[str, str]]] = [(name, {}) for name in PROVIDERS if name in there]
+        there = available_providers()
+        providers: list[tuple[str, dict[str, str]]] = [(name, {}) for name in there]
         if TENSORRT in there:  # its key takes a look at the whole file
             providers[0] = (TENSORRT, tensorrt_options(path, precision=precision, cache=engine_cache))
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        self._session = _open(path, options, providers)
         self.dim = int(self._session.get_outputs()[0].shape[1])
         device = str(self._session.get_providers()[0]).removesuffix("ExecutionProvider")
         self.largest_batch = CPU_BATCH if device == "CPU" else GPU_BATCH
@@ -52,6 +52,26 @@ class OnnxRuntime:
             return np.empty((0, self.dim), np.float32)
         (vectors,) = self._session.run(["embeddings"], {"images": pixels})
         return np.asarray(vectors)
+
+
+def _open(path: Path, options: onnxruntime.SessionOptions, providers: list[tuple[str, dict[str, str]]]) -> Any:
+    """A session with the first of these that works. onnxruntime passes over one whose libraries are missing, and not
+    over two: without TensorRT, and with CUDA's libraries where no GPU is visible, it raises."""
+    for tried in range(len(providers) - 1):
+        try:
+            return onnxruntime.InferenceSession(str(path), options, providers=providers[tried:])
+        except Exception:  # onnxruntime's errors have no common class
+            continue
+    return onnxruntime.InferenceSession(str(path), options, providers=providers[-1:])
+
+
+def available_providers() -> list[str]:
+    """PROVIDERS that this onnxruntime was built with, the best first. A GPU's need CUDA's libraries, which pip puts
+    where the loader does not look: they are loaded here."""
+    found = [name for name in PROVIDERS if name in onnxruntime.get_available_providers()]
+    if found != ["CPUExecutionProvider"]:
+        onnxruntime.preload_dlls()  # says which it does not find
+    return found
 
 
 def tensorrt_options(path: Path, *, precision: str, cache: Path | None) -> dict[str, str]:

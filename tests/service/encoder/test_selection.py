@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.encoder import preprocessing
+from service.encoder import engines, preprocessing
 from service.encoder.engines import installed, tensorrt_options
 from service.encoder.selection import Candidate, available_cpus, candidates, choose
 from service.errors import EncoderUnavailable
@@ -24,6 +24,24 @@ def golden(release: Release) -> np.ndarray:
     """Its golden pictures as pixels."""
     names = [case.picture for case in release.golden.cases if case.picture]
     return preprocessing.decode_all((release.path / "golden" / name).read_bytes() for name in names)
+
+
+def test_providers_that_do_not_work_are_passed_over(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Built with TensorRT and CUDA, and neither works: the CPU computes."""
+    opened, real = [], engines.onnxruntime.InferenceSession
+
+    def session(path: str, options: object, providers: list[tuple[str, dict[str, str]]]) -> object:
+        opened.append(providers[0][0])
+        if len(providers) > 1:
+            raise RuntimeError("no CUDA-capable device is detected")
+        return real(path, options, providers=providers)
+
+    monkeypatch.setattr(engines.onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(engines.onnxruntime, "get_available_providers", lambda: list(engines.PROVIDERS))
+    monkeypatch.setattr(engines.onnxruntime, "preload_dlls", lambda: opened.append("libraries"))
+    engine = engines.OnnxRuntime(release.encoders["fp32"], threads=1)
+    assert opened == ["libraries", *engines.PROVIDERS]
+    assert engine.largest_batch == engines.CPU_BATCH
 
 
 def test_tensorrts_engines_are_kept_by_the_weights(tmp_path: Path) -> None:
