@@ -39,6 +39,7 @@ def test_without_a_gpu_it_says_what_was_not_run() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_part_prints_its_figures_alone(tmp_path: Path) -> None:
     """As JSON; the same objective each time."""
     command = [sys.executable, SCRIPT, "--part", "factors", "--work", str(tmp_path)]

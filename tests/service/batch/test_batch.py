@@ -121,6 +121,7 @@ def test_users_for_whom_no_item_passes_are_counted(release_folder: Path, tmp_pat
     assert pq.ParquetFile(tmp_path / "none.parquet").read().num_rows == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on(broken_off: Path, release_folder: Path, tmp_path: Path) -> None:
     """What is answered is not answered again, a part that a crash cut short is; the file has the very bytes that any
     number of processes write undisturbed. The same command again finds it there."""

@@ -84,6 +84,7 @@ def test_every_process_with_the_key_draws_the_same_users() -> None:
     assert not is_drawn(None, "2", plan(1.0))
 
 
+@pytest.mark.slow
 def test_users_stay_with_their_release_over_every_protocol_and_after_a_restart(releases: Path, tmp_path: Path) -> None:
     """The reply names it; anonymous requests and look-alikes stay on production."""
     seen = []

@@ -120,6 +120,7 @@ def test_without_an_admin_key_there_is_no_such_route(server: httpx.Client) -> No
     assert server.post("/admin/release", json={"release": "1"}, headers=ADMIN).status_code == 404
 
 
+@pytest.mark.slow
 def test_a_pointer_file_is_followed_and_survives_a_restart(releases: Path, tmp_path: Path) -> None:
     """It decides at start and while running; the admin route writes it; what it names wrongly changes nothing."""
     pointer = releases / "current"

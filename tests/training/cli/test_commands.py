@@ -83,6 +83,7 @@ def test_score_writes_both_scores_for_each_pair(release_folder: Path, tmp_path: 
     assert all(row["score"] for row in rows)
 
 
+@pytest.mark.slow
 def test_evaluate_writes_metrics_and_a_page(release_folder: Path, boutique_folder: Path, tmp_path: Path) -> None:
     """metrics.json with plain numbers, every baseline, the best possible, stage times; report.html with pictures."""
     arguments = ("--catalogue", boutique_folder, "--out", tmp_path / "out", "--exclude-same", "colour")

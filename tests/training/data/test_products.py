@@ -23,6 +23,8 @@ from training.pipeline import train
 from training.ranker.fitting import DAY
 from training.ranker.item_neighbours import together
 
+pytestmark = pytest.mark.slow  # two releases are trained for it
+
 ITEMS, USERS = 60, 80
 BESIDE = Garment("hat", "violet", "dots", "wood", 0.8, 3.0, 1.0, seed=7_000_001)  # the second picture of item 0002
 VARIANTS = ("0010", "0011", "0012")

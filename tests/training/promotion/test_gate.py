@@ -105,6 +105,7 @@ def test_a_release_without_its_golden_answers_is_refused(shop: Shop) -> None:
         run(shop, 2, 1)
 
 
+@pytest.mark.slow
 def test_a_user_must_add_something_to_the_photo(release_folder: Path, boutique_folder: Path, tmp_path: Path) -> None:
     """A release whose trade gives taste nothing is refused beside one that learned a trade, which passes."""
     shop = Shop(boutique_folder, Path(shutil.copytree(release_folder.parent, tmp_path / "releases")))
@@ -124,6 +125,7 @@ def test_a_user_must_add_something_to_the_photo(release_folder: Path, boutique_f
     assert found.value < learned.value / 2  # what is left is of photos that nothing here looks like: taste answers them
 
 
+@pytest.mark.slow
 def test_of_pictures_it_asks_for_kind_index_and_precision(release_folder: Path, boutique_folder: Path) -> None:
     """Photos are answered with items of their category as often; the index finds what looking at all would."""
     shop = Shop(boutique_folder, release_folder.parent)

@@ -117,6 +117,7 @@ def test_an_overlay_without_one_release_is_refused(tmp_path: Path, text: str, sa
         assert path.read_text() == text
 
 
+@pytest.mark.slow
 def test_a_proposal_writes_the_overlay_and_moves_nothing(shop: Shop, tmp_path: Path) -> None:
     """For a pull request: the alias moves when others have agreed."""
     overlay = tmp_path / "kustomization.yaml"

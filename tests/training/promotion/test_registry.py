@@ -58,6 +58,7 @@ def test_a_release_with_pictures_brings_its_learning_curve_and_samples(release_f
     assert "samples/golden-0.jpg" in samples
 
 
+@pytest.mark.slow
 def test_two_packagings_at_once_never_get_one_number(tmp_path: Path) -> None:
     """Four processes take five numbers each, of a registry that none of them has seen before."""
     script = RESERVE + "r = local(Path(sys.argv[1])); print(*[r.reserve(Path(sys.argv[1])) for _ in range(5)])"

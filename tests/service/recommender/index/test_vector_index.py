@@ -75,6 +75,7 @@ def test_equal_items_come_in_row_order(exact_below: int, queries: int) -> None:
     assert rows.tolist() == [list(range(20))] * queries
 
 
+@pytest.mark.slow
 def test_a_graph_searched_further_finds_more() -> None:
     """efSearch is what trades recall for time: 0.99 of the true ten, on random vectors, with enough of it."""
     vectors, queries = unit(30_000, dim=24), unit(100, dim=24, seed=5)
@@ -85,6 +86,7 @@ def test_a_graph_searched_further_finds_more() -> None:
     assert little < 0.95 < 0.99 <= share_found(index, vectors, queries, k=10)
 
 
+@pytest.mark.slow
 def test_a_filter_that_most_items_fail_costs_no_recall() -> None:
     """With a twentieth passing, the true ten among them are found."""
     vectors, queries = unit(30_000, dim=16), unit(20, seed=6)
