@@ -22,7 +22,7 @@ Picture = Annotated[Path, ContentType("image/*")]
 MULTIPART, FORM = "multipart/form-data", "application/x-www-form-urlencoded"
 TEXT_TYPES = ("application/json", "text/plain")
 MAX_TEXT = 1024 * 1024  # bytes of a field
-TEXT_FIELDS = ("user_id", "session_id", "item_id")
+TEXT_FIELDS = ("user_id", "session_id", "item_id", "relation")
 # Not `| None`: BentoML's clients recognise a file, and document a field, by its bare type only.
 ABSENT: Any = None
 Asked = TypeVar("Asked")
@@ -232,7 +232,7 @@ def _is_text(data: bytes) -> bool:
 
 
 def _form_value(name: str, text: str) -> Any:
-    """Ids are taken as they stand (BentoML's client quotes them); other fields of a form are JSON."""
+    """Texts are taken as they stand (BentoML's client quotes them); other fields of a form are JSON."""
     if name not in TEXT_FIELDS:
         return json_of(text.encode(), name)
     quoted = len(text) >= 2 and text[0] == text[-1] == '"'

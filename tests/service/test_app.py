@@ -77,6 +77,15 @@ def test_an_all_digit_user_id_is_a_string_in_every_form(server: httpx.Client, us
     assert recommend(server, user_id=user_id).json() == expected
 
 
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_text_of_a_form_needs_no_quotes(server: httpx.Client, quote: str) -> None:
+    """`-F relation=complements` is understood: what is wrong with it is the value, or the question."""
+    problem = recommend(server, relation=f"{quote}complements{quote}").json()
+    assert "complements go with something" in problem["detail"]
+    problem = recommend(server, item_id="0004", relation=f"{quote}opposites{quote}").json()
+    assert "must be similar or complements; got 'opposites'" in problem["detail"]
+
+
 def test_bentomls_own_client_works(server: httpx.Client, boutique_folder: Path) -> None:
     """SyncHTTPClient sends files and fields as the service expects them."""
     with bentoml.SyncHTTPClient(str(server.base_url)) as client:

@@ -168,7 +168,7 @@ def machine(world: World) -> type[RuleBasedStateMachine]:
                 client.post("/recommend", json={"k": 100}),
                 client.post("/similar", files=photo, data={"k": "100"}),
             ]
-            asked.append(client.post("/recommend", files=photo, data={"k": "50", "relation": '"complements"'}))
+            asked.append(client.post("/recommend", files=photo, data={"k": "50", "relation": "complements"}))
             for user in USERS[:3]:
                 asked.append(client.post("/recommend", files=photo, data={"k": "100", "user_id": user}))
                 asked.append(client.post("/recommend", json={"k": 100, "user_id": user, "exclude_seen": False}))
