@@ -19,7 +19,7 @@ rm -rf sqlalchemy/{testing,dialects/mssql,dialects/mysql,dialects/oracle} alembi
 find . -type d '(' -name tests -o -name test ')' -prune -exec rm -rf '{}' +
 find . -type f -regextype egrep -regex '.*[.](c|cc|cpp|h|hpp|pyx|pxd|pxi|pyi|a)' -delete
 # compiled is what a start loads: all of it would be 50 MB
-"$1"/bin/python - <<'END'
+PYTHONDONTWRITEBYTECODE= "$1"/bin/python - <<'END'
 import importlib
 for name in """
     bentoml bentoml_cli.cli bentoml.io bentoml._internal.utils.circus _bentoml_sdk.service _bentoml_impl.loader
