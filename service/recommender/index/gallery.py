@@ -1,6 +1,7 @@
 """The landmarks of every picture of a release, and of those that came since; which pictures are likely a photo's."""
 
 import math
+import threading
 from pathlib import Path
 
 import faiss
@@ -20,6 +21,7 @@ FAR = 64  # bits by which descriptions differ, from which they are not alike
 EXACT_BELOW = 20_000  # descriptions that are all looked at
 PROBES = 4  # of the lists into which more are sorted
 PER_LIST = 60  # descriptions by which the middle of each list is found
+GROWN = 2  # times as many descriptions of pictures that came since, at which they are sorted anew
 
 
 class Gallery:
@@ -31,6 +33,9 @@ class Gallery:
         self._descriptions = descriptions
         self._new = Growing(np.empty((0, FEATURES, PACKED), np.uint8))  # pictures that came since
         self._new_descriptions: faiss.IndexBinary | None = None
+        self._sorted = EXACT_BELOW // GROWN  # of those, how many there were when they were sorted last
+        self._sorting: threading.Thread | None = None
+        self._adding = threading.Lock()
         self._there = Growing(np.ones(len(packed), bool))
         self._gone = 0  # pictures that are not there any more
 
@@ -45,6 +50,12 @@ class Gallery:
 
     def __len__(self) -> int:
         return len(self._packed) + len(self._new)
+
+    @property
+    def lists(self) -> int:
+        """Into how many lists what came since is sorted; 1 where all of it is looked at."""
+        found = None if self._new_descriptions is None else faiss.downcast_IndexBinary(self._new_descriptions)
+        return int(found.nlist) if isinstance(found, faiss.IndexBinaryIVF) else 1
 
     def picture(self, position: int) -> Landmarks:
         """Of the picture at this position of the index."""
@@ -61,14 +72,22 @@ class Gallery:
         position = len(self)
         self._new.append(packed[None])
         self._there.append(np.ones(1, bool))
-        if self._new_descriptions is None:
-            self._new_descriptions = _empty_like(self._descriptions)
-        voting = packed[:VOTING]
-        descriptions = np.ascontiguousarray(voting[voting[:, 0] > 0][:, 4:])
-        if len(descriptions):
-            with one_thread():
-                self._new_descriptions.add_with_ids(descriptions, np.full(len(descriptions), position))
+        with self._adding:
+            if self._new_descriptions is None:
+                self._new_descriptions = _empty_like(self._descriptions)
+            _add(self._new_descriptions, *_voted_for(packed[None], position))
+            if self._sorting is None and self._new_descriptions.ntotal >= GROWN * self._sorted:
+                self._sorting = threading.Thread(target=self._sort_anew, name="landmarks", daemon=True)
+                self._sorting.start()
         return position
+
+    def _sort_anew(self) -> None:
+        """Put the pictures that came since into as many lists as they need; searches and changes go on meanwhile."""
+        pictures, first = self._new.array, len(self._packed)
+        made = sorted_descriptions(pictures, first=first)
+        with self._adding:
+            _add(made, *_voted_for(self._new.array[len(pictures) :], first + len(pictures)))
+            self._new_descriptions, self._sorted, self._sorting = made, made.ntotal, None
 
     def show(self, position: int, there: bool) -> None:
         """Whether a picture may be found."""
@@ -118,13 +137,10 @@ def _empty_like(descriptions: faiss.IndexBinary) -> faiss.IndexBinary:
     return index
 
 
-def sorted_descriptions(packed: np.ndarray) -> faiss.IndexBinary:
+def sorted_descriptions(packed: np.ndarray, *, first: int = 0) -> faiss.IndexBinary:
     """What is voted on: the strongest descriptions of each picture, by its position; where there are many, sorted into
-    lists. packed: (pictures, FEATURES, PACKED) uint8."""
-    voting = packed[:, :VOTING]
-    there = voting[:, :, 0] > 0
-    descriptions = np.ascontiguousarray(voting[there][:, 4:])
-    owners = np.repeat(np.arange(len(packed)), there.sum(axis=1)).astype(np.int64)
+    lists. packed: (pictures, FEATURES, PACKED) uint8; first: position of the first of them."""
+    descriptions, owners = _voted_for(packed, first)
     bits = 8 * DESCRIPTION
     if len(descriptions) < EXACT_BELOW:
         index = faiss.IndexBinaryIDMap2(_kept(faiss.IndexBinaryFlat(bits)))
@@ -134,10 +150,22 @@ def sorted_descriptions(packed: np.ndarray) -> faiss.IndexBinary:
         index.nprobe = PROBES
         with one_thread():  # the middles of the lists depend on the order in which threads come
             index.train(descriptions[:: max(1, len(descriptions) // (PER_LIST * lists))])
+    _add(index, descriptions, owners)
+    return index
+
+
+def _add(index: faiss.IndexBinary, descriptions: np.ndarray, owners: np.ndarray) -> None:
     if len(descriptions):
         with one_thread():
             index.add_with_ids(descriptions, owners)
-    return index
+
+
+def _voted_for(packed: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
+    """The strongest descriptions of pictures, (n, DESCRIPTION) uint8, and the position of the picture of each."""
+    voting = packed[:, :VOTING]
+    there = voting[:, :, 0] > 0
+    owners = np.repeat(np.arange(first, first + len(packed)), there.sum(axis=1)).astype(np.int64)
+    return np.ascontiguousarray(voting[there][:, 4:]), owners
 
 
 def _kept(inner: faiss.IndexBinary) -> faiss.IndexBinary:
