@@ -92,8 +92,8 @@ test-slow: install ## end to end: train, serve, attack, benchmark nothing
 fuzz: install ## a hundred thousand inputs that are nearly right: pictures, requests, tensors, catalogues (10 minutes)
 	VITRINE_FUZZ=1 $(BIN)/pytest -s tests/fuzz
 
-test-live: install ## pods killed a hundred times on each store, and long sequences of changes, restarts and outages (an hour)
-	VITRINE_FUZZ=1 $(BIN)/pytest -s -m slow tests/service/live
+test-live: install ## pods killed a hundred times on each store, long sequences of changes, restarts and outages, commands killed (an hour)
+	VITRINE_FUZZ=1 $(BIN)/pytest -s -m slow tests/service/live tests/end_to_end/test_killed_commands.py
 
 test-container: install ## the image and its pods, run by podman: what the manifests say, a rollout, an operator's drill
 	$(BIN)/pytest -m container tests/container
