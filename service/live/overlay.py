@@ -51,7 +51,7 @@ class Overlay:
         self._first_pictures: dict[str, str] = {}
         facts = (release.manifest.ranker or {}).get("trend")
         self._trend = ContinuedTrend.open(release.path / "ranker", facts)
-        self._trend_moved = 0.0
+        self._trend_moved, self._trend_waits = 0.0, False
         self.position = contained(release.manifest.data, store.id)  # what is applied
 
     @property
@@ -88,6 +88,14 @@ class Overlay:
         """Apply all that the store holds. Raises StoreAway, EncoderAway: what was not applied is, the next time."""
         while (changes := self._store.changes(self.position)).upto > self.position:
             self.apply(changes)
+        self.settle()
+
+    def settle(self) -> None:
+        """Bring the trend of every item up to date, if some seconds have passed since it was: each touch of another
+        moves it a little."""
+        if self._trend_waits and time.monotonic() > self._trend_moved + TREND_EVERY:
+            self._move_trend(slice(None))
+            self._trend_moved, self._trend_waits = time.monotonic(), False
 
     def apply(self, changes: Changes) -> None:
         """Apply what comes after `position`."""
@@ -223,16 +231,13 @@ class Overlay:
                 touched.add(row)
             if first and not self._was_touched(each.user_key, row):
                 sources.popularity[row] = math.log1p(self._items.touch(row)) / max(self._most, 1.0)
-        if touched and self._trend is not None:
-            self._move_trend(touched)
+        if touched:
+            self._move_trend(np.array(sorted(touched)))
+            self._trend_waits = True
 
-    def _move_trend(self, touched: set[int]) -> None:
-        """Of what was touched at once; of all others, which it moves a little, now and then."""
+    def _move_trend(self, rows: np.ndarray | slice) -> None:
         assert self._trend is not None
         assert self._ranker is not None
-        rows: np.ndarray | slice = np.array(sorted(touched))
-        if time.monotonic() > self._trend_moved + TREND_EVERY:
-            rows, self._trend_moved = slice(None), time.monotonic()
         self._ranker.trend[rows] = self._trend.values(rows)
 
     def _was_touched(self, user_key: str, row: int) -> bool:

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tests.container.writers import Merchant, Visitor, until_alike
 from tests.processes import Clients, wait_until
 
 PODS = 3
+CLIENTS = ExitStack()
 DATABASE = "live"  # of this file: other tests ask for a catalogue that nobody changes
 ADMIN = {"X-Admin-Key": DEV_KEY}
 
@@ -52,7 +54,14 @@ def sql(postgres: Pod, query: str) -> str:
 @cache
 def client(url: str) -> httpx.Client:
     """One that is kept: each costs as much as many requests."""
-    return httpx.Client(base_url=url, timeout=30)
+    return CLIENTS.enter_context(httpx.Client(base_url=url, timeout=30))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _clients_are_closed() -> Iterator[None]:
+    with CLIENTS:
+        yield
+    client.cache_clear()
 
 
 def item(made: Pod, item_id: str, sequence: int) -> dict[str, Any]:

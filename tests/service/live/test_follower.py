@@ -34,6 +34,9 @@ class Followed:
             self._gate.wait(60)
         self.position = self._store.changes(self.position).upto
 
+    def settle(self) -> None:
+        """Nothing waits for later."""
+
 
 @pytest.fixture
 def open_store(tmp_path: Path) -> Iterator[Store]:

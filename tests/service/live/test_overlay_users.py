@@ -10,6 +10,7 @@ from service.live.operations import (
     LinkSession,
     NewEvent,
 )
+from service.recommender.pipeline import Recommender
 from service.recommender.query import Event
 from service.recommender.user_keys import DEFAULT_USER_KEY, erasure_mark, hash_session, hash_user
 from tests.service.live.live_shop import USERS, Shop, ids
@@ -47,6 +48,27 @@ def test_what_users_touch_becomes_popular(shop: Shop) -> None:
     before = items.popularity[items.row(seen)]
     shop.change(AddEvents([NewEvent(hash_user(USERS[0], DEFAULT_USER_KEY), seen, "view")]))
     assert items.popularity[items.row(seen)] == before
+
+
+def test_who_followed_has_the_trend_of_who_comes_later(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of items that nobody touched, once the last event is some seconds old."""
+
+    def trend(recommender: Recommender) -> dict[str, float]:
+        return {item.item_id: item.terms["trend"] for item in shop.ask(recommender, k=100).items}
+
+    monkeypatch.setattr("service.live.overlay.TREND_EVERY", 3600)
+    view = NewEvent(hash_user("new", DEFAULT_USER_KEY), "0004", "view")
+    shop.change(AddEvents([view]))
+    before = trend(shop.recommender)
+    shop.change(AddEvents([view] * 500))
+    assert trend(shop.recommender) | {"0004": 0} == before | {"0004": 0}
+    later, _ = shop.open()
+    monkeypatch.setattr("service.live.overlay.TREND_EVERY", 0)
+    shop.overlay.settle()
+    assert trend(shop.recommender) == trend(later)
+    moved = [trend(later)[item_id] - before[item_id] for item_id in before.keys() - {"0004"}]
+    assert max(moved) < 0
+    assert min(moved) < -0.01
 
 
 def test_events_of_a_user_whom_the_release_does_not_know_are_their_taste(shop: Shop) -> None:
