@@ -69,10 +69,10 @@ class Gallery:
 
     def add(self, packed: np.ndarray) -> int:
         """One more picture, (FEATURES, PACKED) uint8; returns its position."""
-        position = len(self)
-        self._new.append(packed[None])
-        self._there.append(np.ones(1, bool))
         with self._adding:
+            position = len(self)
+            self._new.append(packed[None])
+            self._there.append(np.ones(1, bool))
             if self._new_descriptions is None:
                 self._new_descriptions = _empty_like(self._descriptions)
             _add(self._new_descriptions, *_voted_for(packed[None], position))
