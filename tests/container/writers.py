@@ -4,7 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -23,6 +23,12 @@ class Writer:
         self.sequences: list[int] = []
         self.repeated: list[str] = []
         self.refused: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
 
     def send(self, method: str, path: str, **body: Any) -> dict[str, Any]:
         """Send until it is answered; every third is sent once more, as by one who has not heard the answer."""
