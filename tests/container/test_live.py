@@ -86,7 +86,8 @@ def test_a_rollout_loses_and_doubles_no_change_and_no_event(
     photos = [path.read_bytes() for path in sorted((KEPT / "boutique" / "images").iterdir())[:20]]
     shown = [each["item_id"] for each in recommend(pods[0], photo)["items"]]
     with Balancer(tmp_path / "balancer", pods) as at:
-        merchant, visitors = Merchant(at.url, DEV_KEY, "m"), [Visitor(at.url, DEV_KEY, f"v{n}") for n in range(2)]
+        merchant = CLIENTS.enter_context(Merchant(at.url, DEV_KEY, "m"))
+        visitors = [CLIENTS.enter_context(Visitor(at.url, DEV_KEY, f"v{n}")) for n in range(2)]
         withdrawn = merchant.send("DELETE", f"/items/{shown[0]}")
         assert [item(each, shown[0], withdrawn["sequence"]) for each in pods[:PODS]] == [{}] * PODS
         clients = Clients([
