@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from load import read_pictures
+from load_requests import read_pictures
 from rich.console import Console
 from rich.progress import track
 from serving_report import describe_machine

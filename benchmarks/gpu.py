@@ -142,7 +142,8 @@ def network(work: Path) -> dict[str, Any]:
 
 def service(work: Path) -> dict[str, Any]:
     """`vitrine serve` over the release, asked by CLIENTS at once: requests a second, and MiB held on the GPU."""
-    from load import generate, read_pictures, request_bytes
+    from load import generate
+    from load_requests import read_pictures, request_bytes
 
     from tests.processes import serve
 

@@ -24,10 +24,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import load_process
 import numpy as np
 import onnxruntime
 import psutil
-from load import CONTENT_TYPE, multipart, read_pictures
+from load_requests import CONTENT_TYPE, multipart, read_pictures
 from rich.console import Console
 from servers import HERE, Server, glued, litserve, vitrine
 from serving_report import describe_machine, tables, write
@@ -101,10 +102,8 @@ class Bench:
 
     def start(self, server: Server, *, seconds: float, **load: Any) -> subprocess.Popen:
         """Start the generator; it prints what it counted."""
-        command = [sys.executable, str(HERE / "load.py"), server.url, "--pictures", str(self._pictures)]
         options = {"seconds": seconds, "field": f"k={K}", **load}
-        command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        return load_process.start(server.url, pictures=self._pictures, **options)
 
 
 def _busy_seconds() -> float:

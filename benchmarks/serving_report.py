@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from load_process import not_200
 from rich.table import Table
 
 from service.encoder.selection import available_cpus
@@ -62,7 +63,7 @@ def _closed_table(closed: dict[str, Any]) -> Table:
                 f"{measured['rate'] / bare['rate']:.2f}", f"{bare['cpu_ms'] / spent:.2f}",
                 *(f"{measured[name]:.1f}" for name in DASHES),
                 f"{measured['server_ms']:.1f}", f"{measured['generator_ms']:.2f}", f"{measured['rss']:.0f}",
-                str(_not_200(measured)), f"{measured['others']:.1f}",
+                str(not_200(measured)), f"{measured['others']:.1f}",
             )  # fmt: skip
     return table
 
@@ -79,7 +80,7 @@ def _open_table(opened: dict[str, Any]) -> Table:
             table.add_row(
                 f"{100 * each['load']:.0f} %" if server == SERVERS[0] else "", server,
                 f"{each['load'] * opened['peak']:.1f}", str(measured["statuses"].get("200", 0)),
-                str(_not_200(measured)), *(f"{measured[name]:.1f}" for name in DASHES),
+                str(not_200(measured)), *(f"{measured[name]:.1f}" for name in DASHES),
                 f"{measured['p50'] / alone:.1f}", f"{measured['p99'] / alone:.1f}", f"{measured['others']:.1f}",
             )  # fmt: skip
     return table
@@ -102,12 +103,6 @@ def _overload_table(overload: dict[str, Any]) -> Table:
     ):
         table.add_row(name, value)
     return table
-
-
-def _not_200(measured: dict[str, Any]) -> int:
-    """Answers with another status, and those that did not come."""
-    refused = sum(n for status, n in measured["statuses"].items() if status != "200")
-    return refused + measured["lost"] + measured["unanswered"]
 
 
 def write(stem: Path, found: dict[str, Any]) -> list[Path]:
