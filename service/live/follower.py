@@ -97,7 +97,8 @@ class Follower:
                     except Exception as error:
                         failed.append(error)
                         continue
-                overlay.settle()
+                else:
+                    overlay.settle()
                 reached = min(reached, overlay.position)
         self._reached = reached
         if failed:

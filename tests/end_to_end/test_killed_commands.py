@@ -16,7 +16,7 @@ from training.promotion.registry import Registry, local
 from training.triton import repository
 
 pytestmark = pytest.mark.slow
-KILLS = 20 if os.environ.get("VITRINE_FUZZ") else 8  # that came before the command's end
+KILLS = 20 if os.environ.get("VITRINE_FUZZ") == "1" else 8  # that came before the command's end
 
 
 def test_a_command_that_is_killed_leaves_the_state_before_or_after(boutique_folder: Path, tmp_path: Path) -> None:
