@@ -11,6 +11,12 @@ down_revision = None
 
 def upgrade() -> None:
     """Make the tables, and the one row of the log."""
+    _log_and_requests()
+    _items()
+    _users()
+
+
+def _log_and_requests() -> None:
     log = op.create_table(
         "log",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
@@ -18,6 +24,17 @@ def upgrade() -> None:
         sa.Column("last", sa.BigInteger, nullable=False),
     )
     op.bulk_insert(log, [{"id": 1, "store": uuid.uuid4().hex, "last": 0}])
+    op.create_table(
+        "requests",
+        sa.Column("key", sa.String(64), primary_key=True),
+        sa.Column("digest", sa.String(64), nullable=False),
+        sa.Column("reply", sa.Text, nullable=False),
+        sa.Column("at", sa.Float, nullable=False),
+    )
+    op.create_index("requests_by_time", "requests", ["at"])
+
+
+def _items() -> None:
     op.create_table(
         "items",
         sa.Column("item_id", sa.Text, primary_key=True),
@@ -43,6 +60,9 @@ def upgrade() -> None:
         sa.Column("precision", sa.String(8), primary_key=True),
         sa.Column("vector", sa.LargeBinary, nullable=False),
     )
+
+
+def _users() -> None:
     op.create_table(
         "events",
         sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
@@ -69,11 +89,3 @@ def upgrade() -> None:
         sa.Column("at", sa.Float, nullable=False),
     )
     op.create_index("erased_by_sequence", "erased", ["sequence"])
-    op.create_table(
-        "requests",
-        sa.Column("key", sa.String(64), primary_key=True),
-        sa.Column("digest", sa.String(64), nullable=False),
-        sa.Column("reply", sa.Text, nullable=False),
-        sa.Column("at", sa.Float, nullable=False),
-    )
-    op.create_index("requests_by_time", "requests", ["at"])
