@@ -53,23 +53,12 @@ def item_routes(live: GetLive, *, key: str | None, answered: Answered) -> list[D
 
     async def put(request: Request) -> Response:
         body, content_type = await request.body(), _content_type(request)
-        attributes: Any = {}
-        pictures: list[bytes] = []
         if content_type == MULTIPART:
             parts = read_multipart(body, request.headers["content-type"])
             body = _said(parts)
-            for part in parts:
-                if part.name == "image":
-                    pictures.append(picture_of(part))
-                elif part.name == "attributes" and attributes == {}:
-                    attributes = json_of(text_of(part).encode(), "attributes")
-                else:
-                    raise BadQuery(
-                        f"expected one part `attributes` (JSON) and parts `image`; got {shown(part.name)}",
-                        field=part.name[:80],
-                    )
+            attributes, pictures = _item_of(parts)
         else:
-            attributes = _json(body, content_type)
+            attributes, pictures = _json(body, content_type), []
         reply = await live().put_item(_item_id(request), attributes, pictures, _attempt(request, body))
         return JSONResponse(reply)
 
@@ -103,6 +92,23 @@ def item_routes(live: GetLive, *, key: str | None, answered: Answered) -> list[D
         ),
         DocumentedRoute("DELETE", "/items/{item_id:path}", withdraw, "Withdraw an item", **common),
     ]  # fmt: skip
+
+
+def _item_of(parts: list[Part]) -> tuple[Any, list[bytes]]:
+    """Attributes and pictures. Raises BadQuery for any other part, and for attributes sent twice."""
+    attributes: Any = {}
+    pictures: list[bytes] = []
+    for part in parts:
+        if part.name == "image":
+            pictures.append(picture_of(part))
+        elif part.name == "attributes" and attributes == {}:
+            attributes = json_of(text_of(part).encode(), "attributes")
+        else:
+            raise BadQuery(
+                f"expected one part `attributes` (JSON) and parts `image`; got {shown(part.name)}",
+                field=part.name[:80],
+            )
+    return attributes, pictures
 
 
 def event_routes(live: GetLive, *, answered: Answered) -> list[DocumentedRoute]:

@@ -16,7 +16,9 @@ from service.http import openapi
 from service.http.documented_route import DocumentedRoute
 from service.http.middleware.problems import problem_of
 from service.live.api import LiveApi
+from service.recommender.catalogue.items import Items
 from service.recommender.pipeline import Recommender
+from service.recommender.release import Release
 
 # BentoML's own page reports to an analytics service; its copy of Swagger does not
 SWAGGER_PAGE = """<!doctype html>
@@ -52,22 +54,10 @@ def create_app(
 
     async def item(request: Request) -> Response:
         await _wait(request, live)
-        items = recommender().release.items
-        row = items.row(request.path_params["item_id"])
-        described = items.describe(row)
-        return JSONResponse(
-            {**described, "popularity": int(items.popularity[row]), "picture": bool(items.pictured[row])}
-        )
+        return JSONResponse(_described(recommender().release.items, request.path_params["item_id"]))
 
     def picture(request: Request) -> Response:
-        release, item_id = recommender().release, request.path_params["item_id"]
-        row = release.items.row(item_id)
-        if not release.items.pictured[row]:
-            raise NotFound("this item has no picture", field="item_id")
-        changed = live().picture(item_id) if keeps else None
-        if changed is None:
-            return Response(release.thumbnails.jpeg(row), media_type="image/jpeg", headers=PICTURE_HEADERS)
-        return Response(thumbnail(changed), media_type="image/jpeg", headers=CHANGING_HEADERS)
+        return _picture(recommender().release, request.path_params["item_id"], live() if keeps else None)
 
     def release(request: Request) -> Response:
         described = dataclasses.asdict(recommender().release.manifest)
@@ -97,6 +87,22 @@ def create_app(
         exception_handlers={BadQuery: _answer_problem, Busy: _answer_problem},
     )  # fmt: skip
     return app
+
+
+def _described(items: Items, item_id: str) -> dict[str, Any]:
+    row = items.row(item_id)
+    described = items.describe(row)
+    return {**described, "popularity": int(items.popularity[row]), "picture": bool(items.pictured[row])}
+
+
+def _picture(release: Release, item_id: str, live: LiveApi | None) -> Response:
+    row = release.items.row(item_id)
+    if not release.items.pictured[row]:
+        raise NotFound("this item has no picture", field="item_id")
+    changed = None if live is None else live.picture(item_id)
+    if changed is None:
+        return Response(release.thumbnails.jpeg(row), media_type="image/jpeg", headers=PICTURE_HEADERS)
+    return Response(thumbnail(changed), media_type="image/jpeg", headers=CHANGING_HEADERS)
 
 
 async def _wait(request: Request, live: Callable[[], LiveApi]) -> None:
