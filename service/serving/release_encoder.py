@@ -83,8 +83,8 @@ def _in_triton(release: Release, settings: Settings, cpus: int, metrics: Metrics
             end()
             raise EncoderUnavailable(
                 f"Triton at {settings.triton_url} did not serve {settings.triton_model} version {release.number} "
-                f"within {settings.triton_wait:g} s ({triton.away}); install the release with vitrine train --only "
-                "export --model-repository, or set VITRINE_TRITON_FALLBACK=true"
+                f"within {settings.triton_wait:g} s ({triton.away}); install the release with vitrine "
+                "install-encoder, or set VITRINE_TRITON_FALLBACK=true"
             )
         return OpenEncoder(triton, TRITON, "fp32", LANES, end)
     own = Candidate("onnxruntime", "fp32", release.encoders["fp32"], settings.engine_cache).open(

@@ -31,8 +31,11 @@ def pods(first: Pod, postgres: Pod, k8s: Path) -> Iterator[list[Pod]]:
     podman("exec", postgres.container, "createdb", "--username=vitrine", DATABASE)
     made = [pod(render(overlay_of(k8s, 1)), "vitrine", f"vitrine-live-{number}") for number in range(2 * PODS)]
     for each in made:
-        [store] = [v for v in each.manifests[-1]["spec"]["containers"][0]["env"] if v["name"] == "VITRINE_STORE"]
+        settings = each.manifests[-1]["spec"]["containers"][0]["env"]
+        [store] = [setting for setting in settings if setting["name"] == "VITRINE_STORE"]
         store["value"] = store["value"].removesuffix("/vitrine") + f"/{DATABASE}"
+        # each pod takes the engine that is the fastest when it starts, and engines differ in the last bits
+        settings.append({"name": "VITRINE_ENCODER", "value": "onnxruntime"})
         each.remove()
     for each in made[:PODS]:
         each.play()

@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import httpx
@@ -107,5 +107,17 @@ def until_alike(ask: Callable[[], Sequence[Any]], *, seconds: float = 10) -> Any
         answers = ask()
         if all(answer == answers[0] for answer in answers):
             return answers[0]
-        assert time.monotonic() < ending, answers
+        assert time.monotonic() < ending, list(_differences(answers))
         time.sleep(0.1)
+
+
+def _differences(answers: Sequence[Any], path: str = "") -> Iterator[tuple[str, Sequence[Any]]]:
+    """Where they are not the same, and what each says there."""
+    if all(isinstance(answer, dict) for answer in answers):
+        for key in dict.fromkeys(key for answer in answers for key in answer):
+            yield from _differences([answer.get(key) for answer in answers], f"{path}/{key}")
+    elif all(isinstance(answer, list) for answer in answers) and len({len(answer) for answer in answers}) == 1:
+        for at, each in enumerate(zip(*answers, strict=True)):
+            yield from _differences(each, f"{path}/{at}")
+    elif any(answer != answers[0] for answer in answers):
+        yield path, answers
