@@ -17,6 +17,7 @@ from _bentoml_impl.server.app import ServiceAppFactory
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from service import pauses
 from service.errors import VitrineError
 from service.exposure import require_safe
 from service.http import admin, live_routes
@@ -79,6 +80,7 @@ class Service:
             allow_anonymous=settings.allow_anonymous,
         )
         self._runtime = Runtime(settings, self.metrics)
+        pauses.keep_short()
 
     async def listen(self) -> None:
         """gRPC has a port of its own, and so have the metrics. Raises VitrineError, OSError."""

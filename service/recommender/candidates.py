@@ -70,11 +70,10 @@ class CandidateSearch:
         allowed = self.allowed(asked.query, user)
         pool = self.pool(asked.query)
         found = []
-        voters = None
+        near = None
         if vector is not None:
-            near = self.nearest(vector, pool, allowed)
-            found.append(near.rows)
-            voters = near if allowed is None else self.nearest(vector, CROWD)
+            near, like = self._near_and_allowed(asked.query, vector, user, allowed, pool)
+            found.append(like)
         if user is not None and self.release.ranker is not None:
             found.append(self.release.ranker.top(user, k=pool, allowed=allowed))
         if user is not None and vector is None and self.release.index is not None:
@@ -85,19 +84,37 @@ class CandidateSearch:
         rows = np.sort(found[0]) if len(found) == 1 else np.unique(np.concatenate([_NOTHING, *found]))
         if len(rows) < k:
             rows = np.union1d(rows, self.release.items.most_popular(pool, allowed))
-        return Candidates(rows, voters)
+        return Candidates(rows, near)
+
+    def _near_and_allowed(
+        self, query: Query, vector: np.ndarray, user: User | None, allowed: np.ndarray | None, pool: int
+    ) -> tuple[Near, np.ndarray]:
+        """What is nearest to a picture, and the rows of the nearest that may be an answer."""
+        if allowed is None:
+            near = self.nearest(vector, pool)
+            return near, near.rows
+        left_out = self._left_out(query, user)
+        if query.filter or len(left_out) > pool:
+            return self.nearest(vector, CROWD), self.nearest(vector, pool, allowed).rows
+        # one search for both, of as many more as are left out; what was withdrawn has no picture to be found by
+        near = self.nearest(vector, pool + len(left_out))
+        return near, near.rows[allowed[near.rows]][:pool]
 
     def allowed(self, query: Query | SimilarQuery, user: User | None = None) -> np.ndarray | None:
         """(items,) bool: what may be an answer; None: all."""
         allowed = self.release.items.mask(query.filter)
+        left_out = self._left_out(query, user)
+        if len(left_out):
+            allowed = np.ones(len(self.release.items), bool) if allowed is None else allowed.copy()
+            allowed[left_out] = False
+        return allowed
+
+    def _left_out(self, query: Query | SimilarQuery, user: User | None) -> np.ndarray:
+        """The item that is asked about, and those that the user has seen, where these are to be left out: (n,) rows."""
         leave = [] if query.item_id is None else [np.array([self.release.items.row(query.item_id)])]
         if user is not None and isinstance(query, Query) and query.exclude_seen:
             leave.append(user.seen)
-        if leave:
-            allowed = np.ones(len(self.release.items), bool) if allowed is None else allowed.copy()
-            for rows in leave:
-                allowed[rows] = False
-        return allowed
+        return np.concatenate([_NOTHING, *leave])
 
     def enough(self, query: Query | SimilarQuery) -> int:
         """How many of the best make an answer, once those that may not stand in it together are left out."""

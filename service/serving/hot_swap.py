@@ -6,7 +6,6 @@ ended.
 """
 
 import ctypes
-import gc
 import logging
 import re
 import threading
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from service import pauses
 from service.errors import NotFound, VitrineError, shown
 from service.recommender.pipeline import Recommender
 from service.recommender.release import point, resolve
@@ -127,5 +127,5 @@ def _let_go(gone: "weakref.ref[Recommender]") -> None:
     deadline = time.monotonic() + LAST_REQUEST
     while gone() is not None and time.monotonic() < deadline:
         time.sleep(0.1)
-        gc.collect()
+        pauses.collect()
     LIBC.malloc_trim(0)

@@ -36,7 +36,7 @@ def _agreements(gallery: Gallery, looks: list[Landmarks]) -> list[tuple[int, int
     return [
         (position, agreement(look, gallery.picture(position)))
         for look in looks
-        for position in gallery.likely(look, k=CANDIDATES + 1)
+        for position in next(gallery.likely(look, k=CANDIDATES + 1))
     ]
 
 

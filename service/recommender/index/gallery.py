@@ -2,6 +2,7 @@
 
 import math
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import faiss
@@ -94,32 +95,38 @@ class Gallery:
         self._gone += int(self._there.array[position]) - int(there)
         self._there.array[position] = there
 
-    def likely(self, photo: Landmarks, *, k: int = CANDIDATES) -> list[int]:
-        """The positions of the pictures that most of a photo's landmarks vote for, most votes first."""
-        if not len(photo.points):
-            return []
-        looked_at = LOOKED_AT if self._gone else BALLOTS
-        indexes = (self._descriptions, self._new_descriptions)
-        parts = [_most_alike(photo, each, looked_at) for each in indexes if each is not None]
-        distances, positions = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+    def likely(self, photo: Landmarks, *, k: int = CANDIDATES) -> Iterator[list[int]]:
+        """The positions of the pictures that most of a photo's landmarks vote for, most votes first: among the pictures
+        of the release, and then, where others came since, among all."""
+        distances, positions = self._most_alike(photo, self._descriptions)
+        yield self._elected(distances, positions, k)
+        if (new := self._new_descriptions) is not None:
+            parts = (distances, positions), self._most_alike(photo, new)
+            distances, positions = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+            yield self._elected(distances, positions, k)
+
+    def _most_alike(self, photo: Landmarks, descriptions: faiss.IndexBinary) -> tuple[np.ndarray, np.ndarray]:
+        """For each landmark that votes the distances and owners of those described most alike: (n, m) each."""
+        voters = photo.descriptions[:VOTERS]
+        if not len(voters):
+            return np.empty((0, BALLOTS), np.int32), np.empty((0, BALLOTS), np.int64)
+        with one_thread():  # a millisecond's work is not worth waking others
+            distances, positions = descriptions.search(voters, LOOKED_AT if self._gone else BALLOTS)
+        there = positions >= 0
         if self._gone:
-            distances = np.where(self._there.array[positions], distances, 8 * DESCRIPTION)
+            there &= self._there.array[positions]
+        return np.where(there, distances, 8 * DESCRIPTION), positions
+
+    def _elected(self, distances: np.ndarray, positions: np.ndarray, k: int) -> list[int]:
         if distances.shape[1] > BALLOTS:  # of all parts, and of what is there, those described most alike
             order = np.argsort(distances, axis=1, kind="stable")[:, :BALLOTS]
             distances, positions = np.take_along_axis(distances, order, 1), np.take_along_axis(positions, order, 1)
-        alike = (positions >= 0) & (distances < FAR)
+        alike = distances < FAR
         found, voted = np.unique(positions[alike], return_inverse=True)
         votes = np.bincount(voted, 1 - distances[alike] / FAR)
         order = np.argsort(-votes, kind="stable")[:k]
         best: list[int] = found[order[votes[order] >= FEWEST_VOTES]].tolist()
         return best
-
-
-def _most_alike(photo: Landmarks, descriptions: faiss.IndexBinary, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each landmark that votes the distances and owners of those described most alike: (n, k) each."""
-    with one_thread():  # a millisecond's work is not worth waking others
-        distances, positions = descriptions.search(photo.descriptions[:VOTERS], k)
-    return np.where(positions < 0, 8 * DESCRIPTION, distances), positions
 
 
 def _empty_like(descriptions: faiss.IndexBinary) -> faiss.IndexBinary:

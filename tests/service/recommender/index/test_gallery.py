@@ -23,7 +23,8 @@ def found(gallery: Gallery, positions: list[int]) -> list[int]:
         seen = gallery.packed(position).copy()
         noise = np.packbits(rng.random((FEATURES, 8 * (PACKED - 4))) < 1 / 8, axis=1)
         seen[:VOTING, 4:] ^= noise[:VOTING]
-        first += gallery.likely(Landmarks.unpacked(seen), k=1)
+        *_, among_all = gallery.likely(Landmarks.unpacked(seen), k=1)
+        first += among_all
     return first
 
 
