@@ -100,12 +100,11 @@ class Recogniser:
             for position in chain.from_iterable(self._gallery.likely(photo)):
                 if position not in agreed:
                     agreed[position] = agreement(photo, self._gallery.picture(position))
-                    if agreed[position] >= BEYOND_DOUBT:
+                    if agreed[position] >= BEYOND_DOUBT and self._certainty.of(agreed[position]) >= self._certainty.at:
                         break  # nor are votes among the pictures that came since counted
             # of the same number that with most votes
             position = max(agreed, key=agreed.__getitem__, default=-1)
-            if position >= 0 and (corners := agreed[position]):
-                confidence = self._certainty.of(corners)
-                if confidence >= self._certainty.at:
-                    return Match(int(self._rows.array[position]), confidence)
+            corners = agreed.get(position, 0)
+            if corners and (confidence := self._certainty.of(corners)) >= self._certainty.at:
+                return Match(int(self._rows.array[position]), confidence)
         return None
